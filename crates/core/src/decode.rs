@@ -16,9 +16,7 @@ use std::mem;
 
 use memchr::{memchr, memchr2};
 
-/// How many bytes the id and the `topic:` lines of one block may have, so that neither is memory that a server chooses
-/// the size of. It has room for 128 of the longest topics.
-pub const FIELDS_BYTES_MAX: usize = 256 * 1_024;
+use crate::limits::FIELDS_BYTES_MAX;
 
 /// What a line has besides its value: the longest field name that is known, a colon and a space.
 const LINE_OVERHEAD_BYTES: usize = 16;
@@ -346,3 +344,43 @@ impl fmt::Display for DecodeError {
 }
 
 impl Error for DecodeError {}
+
+/// What can't be seen from outside but in time and memory; the rules of the standard are tested in `tests/decode.rs`.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_without_a_line_end_are_searched_once() {
+        let mut decoder = Decoder::new(1_000);
+        for read in [b":\ndata: ".as_slice(), b"aaaa", b"bbbb"] {
+            decoder.push(read);
+            assert_eq!(decoder.next_event(), Ok(None));
+            decoder.push(b"cc");
+            assert_eq!(decoder.buffer.len() - decoder.searched, 2);
+        }
+    }
+
+    #[test]
+    fn unread_bytes_are_moved_only_once_as_many_were_read() {
+        let mut decoder = Decoder::new(1_000);
+        decoder.push(&b"data\n\n".repeat(10));
+        for events in 1..=5 {
+            assert!(decoder.next_event().is_ok_and(|event| event.is_some()));
+            assert_eq!(decoder.line_start, events * 6);
+            decoder.push(b"");
+        }
+        assert_eq!((decoder.line_start, decoder.buffer.len()), (0, 30));
+    }
+
+    #[test]
+    fn a_comment_is_not_kept() {
+        let mut decoder = Decoder::new(1_000);
+        for chunk in [b":x".as_slice(), &[b'x'; 100], &[b'x'; 100]] {
+            decoder.push(chunk);
+            assert_eq!(decoder.next_event(), Ok(None));
+            decoder.push(b"");
+            assert!(decoder.buffer.is_empty());
+        }
+    }
+}

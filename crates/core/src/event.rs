@@ -9,11 +9,7 @@ use std::fmt;
 use memchr::memchr2;
 use serde::Serialize;
 
-/// The longest id a publisher may give, in bytes. Clients send it back in a header, and each history entry keeps it.
-pub const ID_BYTES_MAX: usize = 256;
-
-/// The longest event name, in bytes. It is repeated on the wire with each event.
-pub const NAME_BYTES_MAX: usize = 256;
+use crate::limits::{EVENT_NAME_BYTES_MAX, ID_BYTES_MAX};
 
 /// An event to publish. [`validate`](Self::validate) says whether it can be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +24,18 @@ pub struct Event {
     pub retry_ms: Option<u64>,
     /// Whether only subscribers with a right to the event's topics may have it.
     pub private: bool,
+}
+
+impl From<&str> for Event {
+    fn from(data: &str) -> Self {
+        Self::text(data)
+    }
+}
+
+impl From<String> for Event {
+    fn from(data: String) -> Self {
+        Self::text(data)
+    }
 }
 
 impl Event {
@@ -119,7 +127,7 @@ fn check_id(id: &str) -> Result<(), EventError> {
 }
 
 fn check_name(name: &str) -> Result<(), EventError> {
-    if name.len() > NAME_BYTES_MAX {
+    if name.len() > EVENT_NAME_BYTES_MAX {
         return Err(EventError::NameTooLong { bytes: name.len() });
     }
     if name.contains(['\r', '\n', '\0']) {
@@ -144,7 +152,7 @@ pub enum EventError {
     IdSpaceAtEnd,
     /// The id begins with `~`, as the hub's own ids do.
     IdReserved,
-    /// The name is longer than [`NAME_BYTES_MAX`].
+    /// The name is longer than [`EVENT_NAME_BYTES_MAX`].
     NameTooLong {
         /// How long it is, in bytes.
         bytes: usize,
@@ -195,7 +203,7 @@ impl fmt::Display for EventError {
             Self::NameTooLong { bytes } => {
                 write!(
                     f,
-                    "the event name has {bytes} bytes; allowed are {NAME_BYTES_MAX}"
+                    "the event name has {bytes} bytes; allowed are {EVENT_NAME_BYTES_MAX}"
                 )
             }
             Self::NameLineBreak => {
@@ -300,7 +308,7 @@ mod tests {
 
     #[test]
     fn names_that_would_break_the_line_are_refused() {
-        let long = "x".repeat(NAME_BYTES_MAX + 1);
+        let long = "x".repeat(EVENT_NAME_BYTES_MAX + 1);
         let cases = [
             ("", None),
             ("order\tcreated ~é", None),

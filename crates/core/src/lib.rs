@@ -27,3 +27,8 @@ pub mod pattern;
 pub mod subscribe;
 pub mod subscription;
 pub mod topic;
+
+pub use decode::{DecodeError, Decoded, Decoder};
+pub use event::{Event, EventError};
+pub use pattern::Pattern;
+pub use topic::{RESERVED_PREFIXES, Topic, TopicError, is_reserved};

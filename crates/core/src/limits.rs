@@ -15,3 +15,6 @@ pub(crate) const SEGMENT_BYTES: usize = 256 * 1024;
 pub(crate) const TRIM_TABLE_SLOTS: usize = 16 * 1024;
 /// How long the index of a pattern without subscribers is kept for the next one, in milliseconds.
 pub(crate) const UNUSED_PATTERN_KEPT_MS: u64 = 60_000;
+/// Most bytes that the id and the `topic:` lines of one decoded block may have, beside the event's own limit. Stops a
+/// stream from growing its reader's memory.
+pub const FIELDS_BYTES_MAX: usize = 256 * 1_024;

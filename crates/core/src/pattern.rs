@@ -13,7 +13,8 @@ use std::hash::{Hash, Hasher};
 use std::iter;
 use std::sync::Arc;
 
-use crate::topic::{RESERVED_PREFIXES, TOPIC_BYTES_MAX, TopicError, check_name, reserved_prefix};
+use crate::limits::TOPIC_BYTES_MAX;
+use crate::topic::{RESERVED_PREFIXES, TopicError, check_name, reserved_prefix};
 
 /// Words of states for the longest pattern. Patterns with stars have fewer literal bytes than bytes, so there is room
 /// for the one state more than literals.

@@ -8,9 +8,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest topic or pattern, in bytes of UTF-8. Topics are kept as keys for as long as they have an event or a
-/// subscriber: without a limit, names would be memory that a client chooses the size of.
-pub const TOPIC_BYTES_MAX: usize = 1_024;
+use crate::limits::TOPIC_BYTES_MAX;
 
 /// What the names begin with that only a pattern beginning in the same way can reach.
 pub const RESERVED_PREFIXES: [&str; 4] = ["user:", "notification:", "connection:", "presence:"];
