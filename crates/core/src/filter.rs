@@ -131,6 +131,19 @@ impl Log {
         key
     }
 
+    /// The names of a filter's topics and patterns; `None` where the key is out of date.
+    pub fn filter_names(&self, key: FilterKey) -> Option<(Vec<String>, Vec<String>)> {
+        let filter = &self.filters.interned.get(key.index())?.filter;
+        let topics = filter.topics[1..]
+            .iter()
+            .map(|key| self.topic(*key).name().to_owned());
+        let patterns = filter
+            .patterns
+            .iter()
+            .map(|key| self.pattern(*key).pattern.as_str().to_owned());
+        Some((topics.collect(), patterns.collect()))
+    }
+
     /// Gives a filter back. The last one to do so frees it, and the state of topics that had no other use.
     pub fn release_filter(&mut self, key: FilterKey) {
         let interned = &mut self.filters.interned[key.index()];

@@ -127,6 +127,7 @@ pub struct Batch {
     /// Bytes of the last event that did not fit.
     cut: Option<(Seq, usize)>,
     cursors: Vec<Cursor>,
+    gap: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -149,12 +150,13 @@ impl Batch {
         &self.bytes
     }
 
-    /// Takes the bytes out, for a transport that keeps what it was given.
-    pub fn take_bytes(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
+    /// Whether this poll found that the client had lost events, and told it so.
+    pub fn has_new_gap(&self) -> bool {
+        self.gap
     }
 
     fn clear(&mut self) {
+        self.gap = false;
         self.bytes.clear();
         self.ends.clear();
         self.cut = None;
@@ -213,14 +215,14 @@ impl Subscription {
         self.next
     }
 
+    /// The place in the node's log that is looked at next; counts from 1.
+    pub fn place(&self) -> u64 {
+        self.next
+    }
+
     /// The id of the position: a client that has it has everything before.
     pub fn position(&self, log: &Log) -> NativeId {
         log.id_at(self.offset)
-    }
-
-    /// How many events of the whole log lie before the client.
-    pub fn lag(&self, log: &Log) -> u64 {
-        log.store.next().saturating_sub(self.next)
     }
 
     /// Queues control bytes, which go out before the next event that has not begun.
@@ -228,9 +230,17 @@ impl Subscription {
         write(&mut self.control.get_or_insert_default().bytes);
     }
 
-    /// Whether control bytes are waiting, or an event is half sent.
-    pub fn has_pending(&self) -> bool {
-        self.control.is_some() || self.sent_of_next > 0
+    /// As [`push_control`](Self::push_control), ahead of what is queued already. For a greeting; nothing was sent yet.
+    pub fn push_control_first(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let control = self.control.get_or_insert_default();
+        let queued = std::mem::take(&mut control.bytes);
+        write(&mut control.bytes);
+        control.bytes.extend_from_slice(&queued);
+    }
+
+    /// Whether the client has seen the beginning of an event and not its end: nothing else may be sent now.
+    pub fn is_within_event(&self) -> bool {
+        self.sent_of_next > 0
     }
 
     /// Gathers up to about `bytes_max` of what the client lacks into the batch. Whole events where possible: only one
@@ -246,7 +256,7 @@ impl Subscription {
     ) -> Poll {
         batch.clear();
         if self.next < log.store.base()
-            && let Some(close) = self.handle_loss(log, own)
+            && let Some(close) = self.handle_loss(log, own, batch)
         {
             return Poll::Close(close);
         }
@@ -330,7 +340,12 @@ impl Subscription {
     }
 
     /// Events may have been trimmed before they were read. A reason to close, or `None` to go on.
-    fn handle_loss(&mut self, log: &Log, own: Option<TopicKey>) -> Option<CloseReason> {
+    fn handle_loss(
+        &mut self,
+        log: &Log,
+        own: Option<TopicKey>,
+        batch: &mut Batch,
+    ) -> Option<CloseReason> {
         let base = log.store.base();
         if self.sent_of_next > 0 {
             // The rest of an event that has begun is gone: whatever came next would be read as part of it.
@@ -343,6 +358,7 @@ impl Subscription {
             }
             let (from, resumed) = (self.position(log).to_string(), log.id_before(base));
             self.push_control(|out| write_gap(out, resumed, Some(&from), GapReason::Lagged));
+            batch.gap = true;
         }
         self.next = base;
         self.offset = log.offset_before(base);

@@ -38,7 +38,9 @@ pub struct Totals {
 
 impl Counters {
     pub(crate) fn add_delivered(&self, n: usize) {
-        self.shard().delivered.fetch_add(n as u64, Ordering::Relaxed);
+        self.shard()
+            .delivered
+            .fetch_add(n as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn add_gap(&self) {
@@ -46,7 +48,9 @@ impl Counters {
     }
 
     pub(crate) fn add_published(&self, n: usize) {
-        self.shard().published.fetch_add(n as u64, Ordering::Relaxed);
+        self.shard()
+            .published
+            .fetch_add(n as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn add_close(&self, reason: CloseReason) {
@@ -54,12 +58,19 @@ impl Counters {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let sum = |of: &dyn Fn(&Shard) -> &AtomicU64| self.shards.iter().map(|s| of(s).load(Ordering::Relaxed)).sum();
+        let sum = |of: &dyn Fn(&Shard) -> &AtomicU64| {
+            self.shards
+                .iter()
+                .map(|s| of(s).load(Ordering::Relaxed))
+                .sum()
+        };
         Totals {
             delivered: sum(&|shard| &shard.delivered),
             gaps: sum(&|shard| &shard.gaps),
             published: sum(&|shard| &shard.published),
-            closes: CloseReason::ALL.map(|reason| (reason, sum(&|shard| &shard.closes[reason as usize]))).to_vec(),
+            closes: CloseReason::ALL
+                .map(|reason| (reason, sum(&|shard| &shard.closes[reason as usize])))
+                .to_vec(),
         }
     }
 
@@ -87,7 +98,16 @@ mod tests {
         });
         let totals = counters.totals();
         assert_eq!(totals.delivered, 120);
-        let closes = |reason| totals.closes.iter().find(|(r, _)| *r == reason).map(|(_, n)| *n);
-        assert_eq!((closes(CloseReason::Stalled), closes(CloseReason::Evicted)), (Some(40), Some(0)));
+        let closes = |reason| {
+            totals
+                .closes
+                .iter()
+                .find(|(r, _)| *r == reason)
+                .map(|(_, n)| *n)
+        };
+        assert_eq!(
+            (closes(CloseReason::Stalled), closes(CloseReason::Evicted)),
+            (Some(40), Some(0))
+        );
     }
 }

@@ -85,7 +85,12 @@ pub struct Problem {
 impl Problem {
     /// An error with a sentence that says what is wrong here and what to do about it.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), members: Map::new(), retry_after_s: None }
+        Self {
+            code,
+            detail: detail.into(),
+            members: Map::new(),
+            retry_after_s: None,
+        }
     }
 
     /// Adds a member to the document.
@@ -135,7 +140,10 @@ impl IntoResponse for Problem {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());

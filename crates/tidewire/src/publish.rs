@@ -113,9 +113,9 @@ impl From<PublishError> for Problem {
         match error {
             PublishError::Topic(reason) => problem.with("reason", reason.code()),
             PublishError::Event(reason) => problem.with("reason", reason.code()),
-            PublishError::KeysFull | PublishError::NotStored(_) | PublishError::OutcomeUnknown(_) => {
-                problem.retry_after_s(1 + fastrand::u32(0..4))
-            }
+            PublishError::KeysFull
+            | PublishError::NotStored(_)
+            | PublishError::OutcomeUnknown(_) => problem.retry_after_s(1 + fastrand::u32(0..4)),
             PublishError::KeyInFlight => problem.retry_after_s(1),
             _ => problem,
         }
@@ -127,10 +127,18 @@ impl Publication {
     ///
     /// # Errors
     /// If there is no topic, there are too many, or one is not valid.
-    pub fn new(topics: impl IntoIterator<Item = impl AsRef<str>>, event: impl Into<Event>) -> Result<Self, PublishError> {
-        let topics: Vec<Topic> =
-            topics.into_iter().map(|topic| Topic::new(topic.as_ref())).collect::<Result<_, _>>()?;
-        Ok(Self { topics, event: event.into() })
+    pub fn new(
+        topics: impl IntoIterator<Item = impl AsRef<str>>,
+        event: impl Into<Event>,
+    ) -> Result<Self, PublishError> {
+        let topics: Vec<Topic> = topics
+            .into_iter()
+            .map(|topic| Topic::new(topic.as_ref()))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            topics,
+            event: event.into(),
+        })
     }
 
     /// Whether the event may be published.

@@ -28,16 +28,27 @@ impl MemoryBroker {
             by_key: HashMap::new(),
             by_age: VecDeque::new(),
         };
-        Self { tail: OnceLock::new(), answers: Mutex::new(answers) }
+        Self {
+            tail: OnceLock::new(),
+            answers: Mutex::new(answers),
+        }
     }
 
     fn tail(&self) -> &Tail {
-        self.tail.get().expect("a broker is started before it is used")
+        self.tail
+            .get()
+            .expect("a broker is started before it is used")
     }
 
-    fn append_now(&self, batch: &[Publication], key: Option<IdempotencyKey>) -> Result<Arc<[EventId]>, PublishError> {
+    fn append_now(
+        &self,
+        batch: &[Publication],
+        key: Option<IdempotencyKey>,
+    ) -> Result<Arc<[EventId]>, PublishError> {
         let now_ms = self.tail().now_ms();
-        let Some(key) = key else { return self.commit(batch, now_ms) };
+        let Some(key) = key else {
+            return self.commit(batch, now_ms);
+        };
         // Held while the log is written, so that two requests with one key cannot both find it unused.
         let mut answers = self.answers.lock();
         if let Some(ids) = answers.find(&key, now_ms)? {
@@ -55,7 +66,10 @@ impl MemoryBroker {
             for publication in batch {
                 log.check(&publication.topics, &publication.event, now_ms)?;
             }
-            Ok(batch.iter().map(|publication| append(log, publication, now_ms)).collect())
+            Ok(batch
+                .iter()
+                .map(|publication| append(log, publication, now_ms))
+                .collect())
         })
     }
 }
@@ -121,9 +135,21 @@ struct Answer {
 }
 
 impl Answers {
-    fn find(&mut self, key: &IdempotencyKey, now_ms: u64) -> Result<Option<Arc<[EventId]>>, PublishError> {
-        while self.by_age.front().is_some_and(|(at_ms, _)| now_ms.saturating_sub(*at_ms) >= self.window_ms) {
-            if let Some(answer) = self.by_age.pop_front().and_then(|(_, name)| self.by_key.remove(&name)) {
+    fn find(
+        &mut self,
+        key: &IdempotencyKey,
+        now_ms: u64,
+    ) -> Result<Option<Arc<[EventId]>>, PublishError> {
+        while self
+            .by_age
+            .front()
+            .is_some_and(|(at_ms, _)| now_ms.saturating_sub(*at_ms) >= self.window_ms)
+        {
+            if let Some(answer) = self
+                .by_age
+                .pop_front()
+                .and_then(|(_, name)| self.by_key.remove(&name))
+            {
                 self.ids -= answer.ids.len();
             }
         }
@@ -136,13 +162,23 @@ impl Answers {
     /// A key that is dropped before its time would let an event be published twice, so a new one is refused instead.
     fn check_room(&self, ids: usize) -> Result<(), PublishError> {
         let full = self.by_key.len() >= self.keys_max || self.ids + ids > REMEMBERED_IDS_MAX;
-        if full { Err(PublishError::KeysFull) } else { Ok(()) }
+        if full {
+            Err(PublishError::KeysFull)
+        } else {
+            Ok(())
+        }
     }
 
     fn remember(&mut self, key: IdempotencyKey, ids: Arc<[EventId]>, now_ms: u64) {
         let name = (key.publisher, key.key);
         self.ids += ids.len();
         self.by_age.push_back((now_ms, name.clone()));
-        self.by_key.insert(name, Answer { fingerprint: key.fingerprint, ids });
+        self.by_key.insert(
+            name,
+            Answer {
+                fingerprint: key.fingerprint,
+                ids,
+            },
+        );
     }
 }

@@ -13,7 +13,7 @@ mod memory;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tidewire_core::event::Event;
 use tidewire_core::id::NativeId;
@@ -91,17 +91,26 @@ pub trait Broker: Send + Sync + 'static {
 /// A broker's way into the node's log.
 #[derive(Clone)]
 pub struct Tail {
-    shared: Arc<Shared>,
+    // Weak, as the hub owns the broker that keeps this.
+    shared: Weak<Shared>,
 }
 
 impl Tail {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::downgrade(shared),
+        }
     }
 
     /// Changes the log, then sees to it that the readers of what was touched are woken. Nothing slow may happen inside.
+    ///
+    /// # Panics
+    /// If the hub is gone, which can't be while one of its broker's calls is under way.
     pub fn write<T>(&self, change: impl FnOnce(&mut Log) -> T) -> T {
-        self.shared.write_log(change)
+        self.shared
+            .upgrade()
+            .expect("a hub outlives its broker's calls")
+            .write_log(change)
     }
 
     /// The time, in milliseconds since the Unix epoch.

@@ -1,0 +1,571 @@
+//! The hub: what an application publishes to and subscribes through.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tidewire_core::event::Event;
+use tidewire_core::filter::{FilterKey, FilterSpec};
+use tidewire_core::id::{Epoch, NativeId};
+use tidewire_core::log::{HistoryPage, Log, LogStats, Retention, TopicInfo};
+use tidewire_core::subscribe::{Start, Subscribed};
+use tidewire_core::subscription::{CloseReason, SlowClient};
+use tidewire_core::topic::Topic;
+use tokio::sync::Notify;
+
+use crate::broker::{Broker, EventId, IdempotencyKey, MemoryBroker, Publication, Tail};
+use crate::clock::now_ms;
+use crate::connections::{Admission, AtCapacity, Connection, ConnectionId, Connections};
+use crate::counters::{Counters, Totals};
+use crate::fanout::{self, Inbox};
+use crate::publish::PublishError;
+use crate::stream::{EventStream, StreamOptions};
+
+/// Topics with this prefix address one connection; their events are transient.
+pub(crate) const CONNECTION_TOPIC: &str = "connection:";
+/// Topics with this prefix belong to one user.
+pub(crate) const USER_TOPIC: &str = "user:";
+
+/// What all parts of a hub share.
+pub(crate) struct Shared {
+    log: RwLock<Log>,
+    pub(crate) connections: Connections,
+    pub(crate) counters: Counters,
+    pub(crate) settings: Settings,
+    broker: Box<dyn Broker>,
+    inbox: Arc<Inbox>,
+    draining: AtomicBool,
+}
+
+/// Settings that count for every connection; times in milliseconds.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) heartbeat_ms: u64,
+    pub(crate) retry_ms: u64,
+    pub(crate) stall_timeout_ms: u64,
+    pub(crate) max_lifetime_ms: u64,
+    pub(crate) slow_client: SlowClient,
+    pub(crate) event_bytes_max: usize,
+    pub(crate) topics_per_subscription_max: usize,
+    pub(crate) patterns_per_subscription_max: usize,
+}
+
+impl Shared {
+    pub(crate) fn read_log<T>(&self, read: impl FnOnce(&Log) -> T) -> T {
+        read(&self.log.read())
+    }
+
+    /// Changes the log, and notes for the fan-out thread if readers were touched.
+    pub(crate) fn write_log<T>(&self, change: impl FnOnce(&mut Log) -> T) -> T {
+        let mut log = self.log.write();
+        let result = change(&mut log);
+        let touched = log.has_touched();
+        drop(log);
+        if touched {
+            self.inbox.note_news();
+        }
+        result
+    }
+
+    pub(crate) fn take_touched(&self, filters: &mut Vec<FilterKey>) {
+        self.log.write().take_touched(filters);
+    }
+
+    pub(crate) fn expire(&self, now_ms: u64) {
+        self.log.write().expire(now_ms);
+    }
+
+    /// Ends what the hub knows of a connection. Only the first call for a connection does anything.
+    pub(crate) fn end_connection(&self, id: ConnectionId, reason: CloseReason) {
+        if let Some(connection) = self.connections.remove(id) {
+            self.forget(&connection, reason);
+        }
+    }
+
+    /// Gives back what a connection held that is out of the tables.
+    fn forget(&self, connection: &Connection, reason: CloseReason) {
+        self.counters.add_close(reason);
+        let mut log = self.log.write();
+        log.release_filter(connection.filter);
+        if let Some(own) = connection.own_topic() {
+            log.release_topic(own);
+        }
+        drop(log);
+        tracing::debug!(connection = %connection.id, reason = reason.as_str(), "connection closed");
+    }
+
+    /// Closes a connection whose client takes no bytes. It is not polled, so it can't end by itself.
+    pub(crate) fn close_stalled(&self, connection: &Connection) {
+        connection.request_close(CloseReason::Stalled);
+        self.end_connection(connection.id, CloseReason::Stalled);
+        if let Some(cut_off) = &connection.cut_off {
+            cut_off.notify_one();
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.inbox.stop();
+    }
+}
+
+/// A hub. Cheap to clone: all clones are the same hub.
+#[derive(Clone)]
+pub struct Hub {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// Settings of a hub that is about to be made.
+pub struct HubBuilder {
+    settings: Settings,
+    retention: Retention,
+    connections_max: usize,
+    at_capacity: AtCapacity,
+    broker: Option<Box<dyn Broker>>,
+}
+
+impl Default for HubBuilder {
+    fn default() -> Self {
+        let settings = Settings {
+            heartbeat_ms: 30_000,
+            retry_ms: 3_000,
+            stall_timeout_ms: 30_000,
+            max_lifetime_ms: 24 * 60 * 60 * 1_000,
+            slow_client: SlowClient::Close,
+            event_bytes_max: 1024 * 1024,
+            topics_per_subscription_max: 128,
+            patterns_per_subscription_max: 16,
+        };
+        Self {
+            settings,
+            retention: Retention::default(),
+            connections_max: 10_000,
+            at_capacity: AtCapacity::default(),
+            broker: None,
+        }
+    }
+}
+
+impl HubBuilder {
+    /// How much history is kept. Default: 10 minutes in 64 MiB.
+    #[must_use]
+    pub fn history(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// How many connections there may be. Default: 10,000.
+    #[must_use]
+    pub fn max_connections(mut self, connections_max: usize) -> Self {
+        self.connections_max = connections_max;
+        self
+    }
+
+    /// What happens to one more. Default: the oldest is evicted.
+    #[must_use]
+    pub fn at_capacity(mut self, at_capacity: AtCapacity) -> Self {
+        self.at_capacity = at_capacity;
+        self
+    }
+
+    /// What happens to a client whose position falls off the log. Default: it is closed.
+    #[must_use]
+    pub fn slow_client(mut self, slow_client: SlowClient) -> Self {
+        self.settings.slow_client = slow_client;
+        self
+    }
+
+    /// After how long without an event a heartbeat is sent. Default: 30 s.
+    #[must_use]
+    pub fn heartbeat(mut self, every: Duration) -> Self {
+        self.settings.heartbeat_ms = millis(every);
+        self
+    }
+
+    /// The least time after which clients are told to reconnect; up to half as much again is added by chance.
+    /// Default: 3 s.
+    #[must_use]
+    pub fn retry(mut self, least: Duration) -> Self {
+        self.settings.retry_ms = millis(least);
+        self
+    }
+
+    /// How long a client may take no byte while there is something to send. Default: 30 s.
+    #[must_use]
+    pub fn stall_timeout(mut self, longest: Duration) -> Self {
+        self.settings.stall_timeout_ms = millis(longest);
+        self
+    }
+
+    /// The longest life of a connection. Default: 24 h.
+    #[must_use]
+    pub fn max_lifetime(mut self, longest: Duration) -> Self {
+        self.settings.max_lifetime_ms = millis(longest);
+        self
+    }
+
+    /// The largest event: id, name and data, in bytes. Default: 1 MiB.
+    #[must_use]
+    pub fn event_bytes_max(mut self, bytes: usize) -> Self {
+        self.settings.event_bytes_max = bytes;
+        self
+    }
+
+    /// How many topics and patterns one subscription may name. Default: 128 and 16.
+    #[must_use]
+    pub fn names_per_subscription_max(mut self, topics: usize, patterns: usize) -> Self {
+        self.settings.topics_per_subscription_max = topics;
+        self.settings.patterns_per_subscription_max = patterns;
+        self
+    }
+
+    /// Where events are stored. Default: in this process' memory.
+    #[must_use]
+    pub fn broker(mut self, broker: impl Broker) -> Self {
+        self.broker = Some(Box::new(broker));
+        self
+    }
+
+    /// Makes the hub.
+    ///
+    /// # Panics
+    /// If the system can't start a thread.
+    pub fn build(self) -> Hub {
+        let memory =
+            || Box::new(MemoryBroker::new(Duration::from_secs(5 * 60), 100_000)) as Box<dyn Broker>;
+        let shared = Arc::new(Shared {
+            log: RwLock::new(Log::new(
+                Epoch::from_random(fastrand::u64(..)),
+                self.retention,
+            )),
+            connections: Connections::new(self.connections_max, self.at_capacity),
+            counters: Counters::default(),
+            settings: self.settings,
+            broker: self.broker.unwrap_or_else(memory),
+            inbox: Arc::new(Inbox::default()),
+            draining: AtomicBool::new(false),
+        });
+        shared.broker.start(Tail::new(&shared));
+        fanout::spawn(shared.inbox.clone(), Arc::downgrade(&shared))
+            .expect("the system starts a thread");
+        Hub { shared }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Figures about a hub at one moment.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// Connections that are open.
+    pub connections: usize,
+    /// The log's figures.
+    pub log: LogStats,
+    /// What happened since the start.
+    pub totals: Totals,
+}
+
+/// What a listing tells of a connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionInfo {
+    /// Its id.
+    pub id: ConnectionId,
+    /// The topics that it names.
+    pub topics: Vec<String>,
+    /// The patterns that it names.
+    pub patterns: Vec<String>,
+    /// Where it comes from, where the server knows.
+    pub remote: Option<SocketAddr>,
+    /// When it was opened, in milliseconds since the Unix epoch.
+    pub connected_ms: u64,
+    /// Events handed to it.
+    pub delivered: u64,
+    /// Events of the whole log that it has not looked at yet.
+    pub lag: u64,
+}
+
+/// Who wants a stream, as far as the server knows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peer {
+    pub(crate) remote: Option<SocketAddr>,
+    pub(crate) cut_off: Option<Arc<Notify>>,
+}
+
+/// What came of a wish to subscribe.
+pub enum Opened {
+    /// The stream, ready to be sent.
+    Stream(EventStream),
+    /// The stream that the client resumes is over for good: 204.
+    Over,
+    /// There is no room.
+    Full,
+}
+
+impl Hub {
+    /// Settings, all with defaults, for a new hub.
+    pub fn builder() -> HubBuilder {
+        HubBuilder::default()
+    }
+
+    /// Publishes an event to a topic. Answers once it is stored.
+    ///
+    /// # Errors
+    /// If the event or topic is not valid, the topic is closed, or the broker could not store it.
+    pub async fn publish(
+        &self,
+        topic: impl AsRef<str>,
+        event: impl Into<Event>,
+    ) -> Result<EventId, PublishError> {
+        let ids = self
+            .publish_all(vec![Publication::new([topic], event)?], None)
+            .await?;
+        Ok(ids[0].clone())
+    }
+
+    /// Publishes several events, whole or not at all. Answers their ids in order.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); the first error found counts for the batch.
+    pub async fn publish_all(
+        &self,
+        batch: Vec<Publication>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Arc<[EventId]>, PublishError> {
+        for publication in &batch {
+            publication.validate(self.shared.settings.event_bytes_max)?;
+            if publication
+                .topics
+                .iter()
+                .any(|topic| topic.as_str().starts_with(CONNECTION_TOPIC))
+            {
+                return Err(PublishError::MixedTransient);
+            }
+        }
+        if batch.is_empty() {
+            return Ok(Arc::default());
+        }
+        let count = batch.len();
+        let ids = self.shared.broker.append(batch, key).await?;
+        self.shared.counters.add_published(count);
+        Ok(ids)
+    }
+
+    /// Publishes an event to a user's own topic, `user:{id}`.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn publish_to_user(
+        &self,
+        user: &str,
+        event: impl Into<Event>,
+    ) -> Result<EventId, PublishError> {
+        self.publish(format!("{USER_TOPIC}{user}"), event).await
+    }
+
+    /// Sends an event to one connection of this node. It is transient: not stored, without an id. False if there is
+    /// no such connection.
+    ///
+    /// # Errors
+    /// If the event is not valid.
+    pub fn send_to(
+        &self,
+        connection: ConnectionId,
+        event: impl Into<Event>,
+    ) -> Result<bool, PublishError> {
+        let topic = Topic::new(&format!("{CONNECTION_TOPIC}{connection}"))?;
+        let publication = Publication {
+            topics: vec![topic],
+            event: event.into(),
+        };
+        publication.validate(self.shared.settings.event_bytes_max)?;
+        let Some(connection) = self.shared.connections.find(connection) else {
+            return Ok(false);
+        };
+        let mut log = self.shared.log.write();
+        if self.shared.connections.find(connection.id).is_none() {
+            return Ok(false);
+        }
+        if connection.own_topic().is_none() {
+            connection.set_own_topic(log.hold_topic(&publication.topics[0]));
+        }
+        log.append_transient(&publication.topics, &publication.event, now_ms());
+        drop(log);
+        connection.waker.wake();
+        Ok(true)
+    }
+
+    /// Sends an event to every connection of this node. It is transient: not stored, without an id.
+    ///
+    /// # Errors
+    /// If the event is not valid.
+    pub fn broadcast(&self, event: impl Into<Event>) -> Result<(), PublishError> {
+        let event = event.into();
+        event.validate(self.shared.settings.event_bytes_max)?;
+        self.shared
+            .write_log(|log| log.append_to_everyone(&event, now_ms()));
+        Ok(())
+    }
+
+    /// Ends a topic: its subscribers get a final `end` event, and it takes no more until that has left the history.
+    ///
+    /// # Errors
+    /// If the broker could not store the end.
+    pub async fn close_topic(&self, topic: Topic) -> Result<NativeId, PublishError> {
+        self.shared.broker.close_topic(topic).await
+    }
+
+    /// Opens a stream for whoever speaks HTTP by other means than this crate's handler.
+    pub fn open(&self, filter: &FilterSpec, start: &Start, options: StreamOptions) -> Opened {
+        self.open_for(filter, start, options, Peer::default())
+    }
+
+    pub(crate) fn open_for(
+        &self,
+        filter: &FilterSpec,
+        start: &Start,
+        options: StreamOptions,
+        peer: Peer,
+    ) -> Opened {
+        let shared = &self.shared;
+        let now_ms = now_ms();
+        let mut log = shared.log.write();
+        let key = log.acquire_filter(filter);
+        let subscribed = log.subscribe(key, start, shared.settings.slow_client, now_ms);
+        let Subscribed::Stream {
+            subscription,
+            starts_after,
+            gap,
+        } = subscribed
+        else {
+            log.release_filter(key);
+            return Opened::Over;
+        };
+        drop(log);
+        let connection = Arc::new(Connection::new(key, peer.remote, peer.cut_off, now_ms));
+        match shared.connections.admit(&connection) {
+            Admission::Admitted => {}
+            Admission::Evicting(evicted) => {
+                evicted.request_close(CloseReason::Evicted);
+                shared.forget(&evicted, CloseReason::Evicted);
+            }
+            Admission::Refused => {
+                shared.counters.add_close(CloseReason::Rejected);
+                shared.log.write().release_filter(key);
+                return Opened::Full;
+            }
+        }
+        if gap.is_some() {
+            shared.counters.add_gap();
+        }
+        tracing::debug!(connection = %connection.id, %starts_after, ?gap, "connection opened");
+        shared.inbox.note_newcomer(connection.clone());
+        Opened::Stream(EventStream::new(
+            self.clone(),
+            connection,
+            subscription,
+            starts_after,
+            options,
+        ))
+    }
+
+    /// A page of a topic's history, oldest first: up to `events_max` events or about `bytes_max` bytes.
+    pub fn history(
+        &self,
+        topic: &Topic,
+        start: &Start,
+        events_max: usize,
+        bytes_max: usize,
+    ) -> HistoryPage {
+        self.shared
+            .write_log(|log| log.history(topic, start, events_max, bytes_max, now_ms()))
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            connections: self.shared.connections.len(),
+            log: self.shared.read_log(Log::stats),
+            totals: self.shared.counters.totals(),
+        }
+    }
+
+    /// How many subscriptions name a topic.
+    pub fn subscribers(&self, topic: &str) -> usize {
+        self.shared.read_log(|log| log.subscribers_of(topic))
+    }
+
+    /// Up to `limit` topics from a cursor on (0 at first), and the cursor of the next page.
+    pub fn topics(&self, cursor: usize, limit: usize) -> (Vec<TopicInfo>, Option<usize>) {
+        self.shared
+            .read_log(|log| log.topics(cursor, limit, now_ms()))
+    }
+
+    /// Up to `limit` connections, oldest first, that are younger than `after`.
+    pub fn connections(&self, after: Option<ConnectionId>, limit: usize) -> Vec<ConnectionInfo> {
+        let page = self.shared.connections.page(after, limit);
+        self.shared.read_log(|log| {
+            page.iter()
+                .filter_map(|connection| describe(log, connection))
+                .collect()
+        })
+    }
+
+    /// Closes a connection: it gets an `event: closed` whose id keeps it from coming back. False if there is none.
+    pub fn close(&self, connection: ConnectionId) -> bool {
+        let Some(connection) = self.shared.connections.find(connection) else {
+            return false;
+        };
+        connection.request_close(CloseReason::Closed);
+        true
+    }
+
+    /// Whether events can be stored and streams be opened: the broker is there and the hub is not shutting down.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.shared.draining.load(Ordering::Relaxed) {
+            return Err("the hub is shutting down".into());
+        }
+        self.shared.broker.ready()
+    }
+
+    /// The broker's kind.
+    pub fn broker_kind(&self) -> &'static str {
+        self.shared.broker.kind()
+    }
+
+    /// From now on the hub says that it is not ready. The first step of a shutdown.
+    pub fn start_draining(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes all connections, spread evenly over a time, each told to come back after a time of its own.
+    pub async fn close_all(&self, over: Duration) {
+        let ids: Vec<_> = self.shared.connections.page(None, usize::MAX);
+        let started = tokio::time::Instant::now();
+        let count = ids.len().max(1) as u32;
+        for (n, connection) in ids.into_iter().enumerate() {
+            tokio::time::sleep_until(started + over * n as u32 / count).await;
+            connection.request_close(CloseReason::Shutdown);
+        }
+    }
+}
+
+fn describe(log: &Log, connection: &Connection) -> Option<ConnectionInfo> {
+    let (topics, patterns) = log.filter_names(connection.filter)?;
+    Some(ConnectionInfo {
+        id: connection.id,
+        topics,
+        patterns,
+        remote: connection.remote,
+        connected_ms: connection.connected_ms,
+        delivered: connection.delivered.load(Ordering::Relaxed),
+        lag: (log.stats().appended + 1).saturating_sub(connection.place.load(Ordering::Relaxed)),
+    })
+}

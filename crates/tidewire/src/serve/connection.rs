@@ -1,0 +1,193 @@
+//! One accepted connection, from its first byte to its last.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tower::ServiceExt;
+
+use super::io::{Io, answer};
+use super::{Client, Server};
+use crate::problem::Code;
+
+/// What an HTTP/2 client with prior knowledge begins with (RFC 9113 section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long bytes that nobody wants are read after the last answer: closing at once would reset the connection, and the
+/// client could lose the answer that told it why.
+const LINGER: Duration = Duration::from_secs(2);
+/// Most streams that one HTTP/2 connection may have open.
+const HTTP2_STREAMS_MAX: u32 = 256;
+/// Bytes that one HTTP/2 stream keeps for a client that does not take them.
+const HTTP2_SEND_BUFFER_BYTES: usize = 32 * 1024;
+
+/// Serves a connection until it ends, is cut off, or the server gives it up.
+pub(super) async fn run(
+    stream: TcpStream,
+    remote: SocketAddr,
+    router: Router,
+    server: Arc<Server>,
+) {
+    let cut_off = Arc::new(Notify::new());
+    tokio::select! {
+        () = serve(stream, remote, router, &server, &cut_off) => {}
+        () = cut_off.notified() => tracing::debug!(%remote, "connection cut off"),
+        () = server.abort.cancelled() => {}
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    remote: SocketAddr,
+    router: Router,
+    server: &Arc<Server>,
+    cut_off: &Arc<Notify>,
+) {
+    let head_timeout = server.options.head_timeout;
+    let protocol = tokio::select! {
+        protocol = tokio::time::timeout(head_timeout, find_protocol(&mut stream)) => protocol,
+        () = server.closing.cancelled() => return,
+    };
+    match protocol {
+        Err(_) => time_out(stream).await,
+        Ok(Err(_)) => {}
+        Ok(Ok((false, read_ahead))) => {
+            let client = Client {
+                remote,
+                cut_off: Some(cut_off.clone()),
+                server: server.clone(),
+            };
+            serve_http1(stream, read_ahead, router, client).await;
+        }
+        Ok(Ok((true, read_ahead))) => {
+            let client = Client {
+                remote,
+                cut_off: None,
+                server: server.clone(),
+            };
+            serve_http2(stream, read_ahead, router, client).await;
+        }
+    }
+}
+
+/// Whether the client speaks HTTP/2, and the bytes that were read to find out.
+async fn find_protocol(stream: &mut TcpStream) -> std::io::Result<(bool, Bytes)> {
+    let mut read = BytesMut::with_capacity(HTTP2_PREFACE.len());
+    while HTTP2_PREFACE.starts_with(&read) && read.len() < HTTP2_PREFACE.len() {
+        let mut rest = (&mut *stream).take((HTTP2_PREFACE.len() - read.len()) as u64);
+        if rest.read_buf(&mut read).await? == 0 {
+            break;
+        }
+    }
+    Ok((read == HTTP2_PREFACE, read.freeze()))
+}
+
+async fn serve_http1(stream: TcpStream, read_ahead: Bytes, router: Router, client: Client) {
+    let server = client.server.clone();
+    let served = Arc::new(AtomicBool::new(false));
+    let io = TokioIo::new(Io::new(stream, read_ahead, served.clone()));
+    let service = RouterService {
+        router,
+        client,
+        served: served.clone(),
+    };
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(server.options.head_timeout)
+        .max_buf_size(server.options.head_bytes_max.max(8_192))
+        .serve_connection(io, service);
+    let mut closing = pin!(server.closing.cancelled());
+    let mut told = false;
+    let result = poll_fn(|cx| {
+        if !told && closing.as_mut().poll(cx).is_ready() {
+            told = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        connection.poll_without_shutdown(cx)
+    })
+    .await;
+    let stream = connection.into_parts().io.into_inner().into_stream();
+    match result {
+        Err(error) if error.is_timeout() && !served.load(Ordering::Relaxed) => {
+            time_out(stream).await
+        }
+        _ => linger(stream).await,
+    }
+}
+
+async fn serve_http2(stream: TcpStream, read_ahead: Bytes, router: Router, client: Client) {
+    let server = client.server.clone();
+    let served = Arc::new(AtomicBool::new(true));
+    let io = TokioIo::new(Io::new(stream, read_ahead, served.clone()));
+    let service = RouterService {
+        router,
+        client,
+        served,
+    };
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
+        .max_header_list_size(server.options.head_bytes_max as u32)
+        .serve_connection(io, service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        _ = &mut connection => return,
+        () = server.closing.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+/// Tells a client that its head took too long.
+async fn time_out(mut stream: TcpStream) {
+    let text = answer(
+        Code::HeadTimeout,
+        "the request's head did not arrive within `limits.head_timeout`",
+    );
+    if stream.write_all(&text).await.is_ok() {
+        linger(stream).await;
+    }
+}
+
+/// Ends the connection such that the client gets the last answer.
+async fn linger(mut stream: TcpStream) {
+    if stream.shutdown().await.is_ok() {
+        let mut nowhere = tokio::io::sink();
+        let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut stream, &mut nowhere)).await;
+    }
+}
+
+/// The router as hyper calls it, with the client in each request's extensions.
+#[derive(Clone)]
+struct RouterService {
+    router: Router,
+    client: Client,
+    served: Arc<AtomicBool>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for RouterService {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.served.store(true, Ordering::Relaxed);
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.client.clone());
+        Box::pin(self.router.clone().oneshot(request))
+    }
+}

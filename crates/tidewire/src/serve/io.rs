@@ -1,0 +1,142 @@
+//! A socket as hyper sees it: the first bytes may have been read already, and hyper's own empty answers to unreadable
+//! heads leave with a body that says what was wrong.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::problem::{Code, Problem};
+
+/// The socket of one connection.
+pub(super) struct Io {
+    stream: TcpStream,
+    /// Bytes that were read to find out the protocol.
+    read_ahead: Bytes,
+    /// Whether a request has reached the router: from then on bytes are none of our business.
+    served: Arc<AtomicBool>,
+    /// An answer of ours that replaces one of hyper's.
+    instead: Bytes,
+}
+
+impl Io {
+    pub(super) fn new(stream: TcpStream, read_ahead: Bytes, served: Arc<AtomicBool>) -> Self {
+        Self {
+            stream,
+            read_ahead,
+            served,
+            instead: Bytes::new(),
+        }
+    }
+
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.instead.is_empty() {
+            let n = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, &self.instead))?;
+            self.instead.advance(n);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A whole answer with a problem as its body, for when there is no hyper to write it.
+pub(super) fn answer(code: Code, detail: &str) -> Bytes {
+    let body = format!("{}\n", Problem::new(code, detail).to_json());
+    let status = code.status();
+    let head = format!(
+        "HTTP/1.1 {} {}\r\nconnection: close\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default(),
+        body.len(),
+    );
+    Bytes::from(head + &body)
+}
+
+/// Our answer in place of the empty one that hyper writes to a head it can't read.
+fn answer_in_place_of(hypers: &[u8]) -> Option<Bytes> {
+    let status = hypers.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+    match status {
+        b"400" => Some(answer(Code::BadHead, "the request's head is no valid HTTP")),
+        b"414" => Some(answer(
+            Code::UriTooLong,
+            "the address is too long; name fewer topics, or use a pattern",
+        )),
+        b"431" => Some(answer(
+            Code::HeadTooLarge,
+            "the request line and headers are larger than `limits.head_bytes_max`; name fewer topics, or use a pattern",
+        )),
+        _ => None,
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read_ahead.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let n = self.read_ahead.len().min(buf.remaining());
+        buf.put_slice(&self.read_ahead.split_to(n));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if !self.served.load(Ordering::Relaxed)
+            && let Some(instead) = answer_in_place_of(buf)
+        {
+            self.instead = instead;
+            self.served.store(true, Ordering::Relaxed);
+            // hyper's answer has no body, and is written at once.
+            return Poll::Ready(Ok(buf.len()));
+        }
+        std::task::ready!(self.poll_instead(cx))?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.served.load(Ordering::Relaxed) {
+            let first = bufs
+                .iter()
+                .find(|buf| !buf.is_empty())
+                .map_or(&[][..], |buf| buf);
+            return self.poll_write(cx, first);
+        }
+        std::task::ready!(self.poll_instead(cx))?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.poll_instead(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.poll_instead(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,278 @@
+//! A server for routers that answer with streams: many long connections, and an end without a bang.
+//!
+//! What it does beyond `axum::serve`: a backlog that takes connection storms, time and size limits on request heads,
+//! readable answers where hyper would answer with an empty one, clients that read nothing are cut off, and a drain.
+//!
+//! **Drain.** When the shutdown signal comes and there are streams, connections are accepted for `drain_grace` longer,
+//! as load balancers need a moment to notice. Then listening stops, idle connections are closed, and streams are
+//! closed at an even pace over `drain_time` at most, each told to come back at a time of its own.
+
+mod connection;
+mod io;
+
+use std::future::{Future, IntoFuture};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use axum::Router;
+use parking_lot::Mutex;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::hub::{Hub, Shared};
+
+/// Connections that the kernel keeps for us while we are busy. The customary 128 drops connection storms.
+const BACKLOG: i32 = 4_096;
+/// The drain never closes more streams than this per second, so that few streams don't wait and many don't rush.
+const DRAIN_PACE: Duration = Duration::from_millis(5);
+/// How long after the drain's end a connection may take to finish its last answer.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
+
+/// Listens on an address, with a backlog fit for connection storms.
+///
+/// # Errors
+/// What the system says.
+pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Limits of the server.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Largest request head, in bytes; at least 8,192. Stops heads from filling the memory.
+    pub head_bytes_max: usize,
+    /// Longest time for a request's head to arrive, and for a connection to be idle between requests. Stops slow heads.
+    pub head_timeout: Duration,
+    /// The kernel's buffer for each socket, in bytes: all that is kept for a client that doesn't read.
+    pub send_buffer_bytes: usize,
+    /// How long a peer may fail to acknowledge bytes before the kernel gives it up.
+    pub peer_timeout: Duration,
+    /// How long connections are still accepted after the shutdown signal, where there are streams.
+    pub drain_grace: Duration,
+    /// The longest time over which streams are closed.
+    pub drain_time: Duration,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 16 * 1024,
+            head_timeout: Duration::from_secs(10),
+            send_buffer_bytes: 64 * 1024,
+            peer_timeout: Duration::from_secs(60),
+            drain_grace: Duration::from_secs(5),
+            drain_time: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Serves a router on a listener. `.await` it.
+pub fn serve(listener: TcpListener, router: Router) -> Serve {
+    Serve {
+        listener,
+        router,
+        options: ServeOptions::default(),
+        signal: Box::pin(std::future::pending()),
+    }
+}
+
+/// A server that is about to run. Made by [`serve`].
+pub struct Serve {
+    listener: TcpListener,
+    router: Router,
+    options: ServeOptions,
+    signal: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Serve {
+    /// Sets limits.
+    #[must_use]
+    pub fn with_options(mut self, options: ServeOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Drains and ends when the signal comes.
+    #[must_use]
+    pub fn with_graceful_shutdown(
+        mut self,
+        signal: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        self.signal = Box::pin(signal);
+        self
+    }
+
+    async fn run(mut self) -> std::io::Result<()> {
+        let server = Arc::new(Server {
+            options: self.options.clone(),
+            hubs: Mutex::default(),
+            closing: CancellationToken::new(),
+            abort: CancellationToken::new(),
+        });
+        let tasks = TaskTracker::new();
+        tokio::select! {
+            () = accept(&self.listener, &self.router, &server, &tasks) => {}
+            () = &mut self.signal => {}
+        }
+        let streams = server.streams();
+        tracing::info!(streams, "shutting down");
+        if streams > 0 {
+            let _ = tokio::time::timeout(self.options.drain_grace, async {
+                accept(&self.listener, &self.router, &server, &tasks).await;
+            })
+            .await;
+        }
+        drop(self.listener);
+        server.closing.cancel();
+        server.close_streams().await;
+        tasks.close();
+        if tokio::time::timeout(LAST_ANSWER, tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = tasks.len(),
+                "cutting off connections that did not end in time"
+            );
+            server.abort.cancel();
+            tasks.wait().await;
+        }
+        Ok(())
+    }
+}
+
+impl IntoFuture for Serve {
+    type Output = std::io::Result<()>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+/// What all connections of a server share.
+struct Server {
+    options: ServeOptions,
+    /// The hubs whose streams went through this server: those that have to be drained.
+    hubs: Mutex<Vec<Weak<Shared>>>,
+    closing: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl Server {
+    fn hubs(&self) -> Vec<Hub> {
+        self.hubs
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|shared| Hub { shared })
+            .collect()
+    }
+
+    fn streams(&self) -> usize {
+        self.hubs()
+            .iter()
+            .map(|hub| hub.shared.connections.len())
+            .sum()
+    }
+
+    async fn close_streams(&self) {
+        for hub in self.hubs() {
+            hub.start_draining();
+            let streams = hub.shared.connections.len() as u32;
+            hub.close_all(self.options.drain_time.min(DRAIN_PACE * streams))
+                .await;
+        }
+    }
+}
+
+/// What the server tells the handlers about the sender of a request, in the request's extensions.
+#[derive(Clone)]
+pub struct Client {
+    remote: SocketAddr,
+    /// Set where the connection serves one request at a time and can be cut off without harm to others.
+    cut_off: Option<Arc<Notify>>,
+    server: Arc<Server>,
+}
+
+impl Client {
+    /// Where the request comes from.
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    pub(crate) fn cut_off(&self) -> Option<Arc<Notify>> {
+        self.cut_off.clone()
+    }
+
+    /// Notes that the hub has streams here, which a shutdown has to close.
+    pub(crate) fn serves(&self, hub: &Hub) {
+        let mut hubs = self.server.hubs.lock();
+        let known = |weak: &Weak<Shared>| std::ptr::eq(weak.as_ptr(), Arc::as_ptr(&hub.shared));
+        if !hubs.iter().any(known) {
+            hubs.push(Arc::downgrade(&hub.shared));
+        }
+    }
+}
+
+/// Accepts connections for ever.
+async fn accept(
+    listener: &TcpListener,
+    router: &Router,
+    server: &Arc<Server>,
+    tasks: &TaskTracker,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                if let Err(error) = prepare(&stream, &server.options) {
+                    tracing::debug!(%remote, %error, "connection was gone before it began");
+                    continue;
+                }
+                tasks.spawn(connection::run(
+                    stream,
+                    remote,
+                    router.clone(),
+                    server.clone(),
+                ));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // Most likely out of descriptors: those in use live on, and new ones wait in the backlog.
+                tracing::error!(%error, "can't accept connections; trying again in 100 ms");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+fn prepare(stream: &TcpStream, options: &ServeOptions) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_send_buffer_size(options.send_buffer_bytes)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(options.peer_timeout))?;
+    Ok(())
+}

@@ -1,0 +1,348 @@
+//! The native door's `GET`: from a request to a stream.
+
+use std::convert::Infallible;
+use std::future::Ready;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::extract::{ConnectInfo, Request};
+use axum::handler::Handler;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Method, StatusCode, header};
+use tidewire_core::filter::FilterSpec;
+use tidewire_core::pattern::Pattern;
+use tidewire_core::subscribe::Start;
+use tidewire_core::topic::{Topic, TopicError};
+
+use crate::clock::now_ms;
+use crate::duration::parse_duration;
+use crate::hub::{Hub, Opened, Peer, USER_TOPIC};
+use crate::problem::{Code, Problem};
+use crate::query::Query;
+use crate::serve::Client;
+use crate::stream::{
+    Heartbeat, LAST_EVENT_ID, StreamOptions, come_back_later, event_stream_response,
+};
+
+/// Most bytes of padding that a client may ask for. Stops one request from being answered with megabytes.
+pub const PADDING_BYTES_MAX: usize = 64 * 1024;
+/// Longest `Last-Event-ID` that is looked at; a longer one was never given out.
+const LAST_EVENT_ID_BYTES_MAX: usize = 1_024;
+
+/// Put into a request's extensions by an application's own authentication: the stream is then subscribed to the
+/// user's own topic, `user:{id}`, too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserId(pub String);
+
+/// What the sender of a request may do, as topic patterns. Where a request has no such extension, whoever put the
+/// handler into their router answers for who gets there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// Topics that may be read.
+    pub subscribe: Vec<Pattern>,
+    /// Topics that may be published to and closed.
+    pub publish: Vec<Pattern>,
+    /// Whether figures may be read and connections be closed.
+    pub admin: bool,
+}
+
+impl Rights {
+    /// Whether events may be published to a topic.
+    pub fn may_publish(&self, topic: &str) -> bool {
+        self.publish.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// Whether a topic may be read.
+    pub fn may_read(&self, topic: &str) -> bool {
+        self.subscribe.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    fn may_read_all_of(&self, pattern: &Pattern) -> bool {
+        self.subscribe.iter().any(|right| right.covers(pattern))
+    }
+}
+
+/// Answers `GET` requests with streams. Made by [`Hub::subscribe`]; fits `axum::routing::get` and any tower router.
+#[derive(Clone)]
+pub struct Subscribe {
+    hub: Hub,
+}
+
+impl Hub {
+    /// A handler for `GET` requests: topics, patterns and options come from the query, the position from
+    /// `Last-Event-ID`.
+    pub fn subscribe(&self) -> Subscribe {
+        Subscribe { hub: self.clone() }
+    }
+}
+
+impl<S> Handler<(), S> for Subscribe {
+    type Future = Ready<Response>;
+
+    fn call(self, request: Request, _: S) -> Self::Future {
+        std::future::ready(
+            self.answer(&request)
+                .unwrap_or_else(IntoResponse::into_response),
+        )
+    }
+}
+
+impl<B> tower::Service<http::Request<B>> for Subscribe {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Ready<Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        std::future::ready(Ok(self
+            .answer(&request)
+            .unwrap_or_else(IntoResponse::into_response)))
+    }
+}
+
+impl Subscribe {
+    fn answer<B>(&self, request: &http::Request<B>) -> Result<Response, Problem> {
+        let query = Query::parse(request.uri().query().unwrap_or_default())?;
+        let filter = self.filter(&query, request.extensions())?;
+        let start = start(&query, request.headers(), now_ms())?;
+        let options = options(&query)?;
+        if request.method() == Method::HEAD {
+            // The head alone is no reason to open a connection, and to evict another one for it.
+            return Ok(event_stream_response(axum::body::Body::empty()));
+        }
+        let peer = peer(request.extensions());
+        if let Some(client) = request.extensions().get::<Client>() {
+            client.serves(&self.hub);
+        }
+        Ok(match self.hub.open_for(&filter, &start, options, peer) {
+            Opened::Stream(stream) => stream.into_response(),
+            Opened::Over => StatusCode::NO_CONTENT.into_response(),
+            Opened::Full if accepts_event_stream(request.headers()) => come_back_later(),
+            Opened::Full => Problem::new(
+                Code::AtCapacity,
+                "the hub has as many connections as it may; try again later",
+            )
+            .retry_after_s(fastrand::u32(30..=60))
+            .into_response(),
+        })
+    }
+
+    fn filter(
+        &self,
+        query: &Query<'_>,
+        extensions: &http::Extensions,
+    ) -> Result<FilterSpec, Problem> {
+        let mut spec = FilterSpec {
+            topic_lines: topic_lines(query)?,
+            ..FilterSpec::default()
+        };
+        let listed = query.all("topics").flat_map(|list| list.split(','));
+        let names = query
+            .all("topic")
+            .chain(listed.filter(|name| !name.is_empty()));
+        for name in names {
+            let pattern = Pattern::new(name).map_err(|error| bad_topic(name, &error))?;
+            if pattern.is_literal() {
+                spec.topics
+                    .push(Topic::new(name).map_err(|error| bad_topic(name, &error))?);
+            } else {
+                spec.patterns.push(pattern);
+            }
+        }
+        spec.topics.sort();
+        spec.topics.dedup();
+        self.check_number_of_names(&spec)?;
+        let rights = extensions.get::<Arc<Rights>>();
+        if let Some(rights) = rights {
+            check_rights(&spec, rights)?;
+        }
+        if spec.topics.is_empty() && spec.patterns.is_empty() {
+            let everything = Pattern::new("**").map_err(|error| bad_topic("**", &error))?;
+            spec.patterns = match rights {
+                Some(rights) if !rights.may_read_all_of(&everything) => rights.subscribe.clone(),
+                _ => vec![everything],
+            };
+        }
+        if let Some(UserId(user)) = extensions.get::<UserId>() {
+            let name = format!("{USER_TOPIC}{user}");
+            spec.topics
+                .push(Topic::new(&name).map_err(|error| bad_topic(&name, &error))?);
+        }
+        Ok(spec)
+    }
+
+    fn check_number_of_names(&self, spec: &FilterSpec) -> Result<(), Problem> {
+        let settings = &self.hub.shared.settings;
+        let checks = [
+            (
+                "topics",
+                spec.topics.len(),
+                settings.topics_per_subscription_max,
+            ),
+            (
+                "patterns",
+                spec.patterns.len(),
+                settings.patterns_per_subscription_max,
+            ),
+        ];
+        for (what, n, max) in checks {
+            if n > max {
+                let detail = format!(
+                    "a subscription may name {max} {what} at most, not {n}; a pattern such as `order:*` reaches many topics"
+                );
+                return Err(Problem::new(Code::TooManyTopics, detail).with("max", max));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_rights(spec: &FilterSpec, rights: &Rights) -> Result<(), Problem> {
+    let topic = spec
+        .topics
+        .iter()
+        .map(Topic::as_str)
+        .find(|topic| !rights.may_read(topic));
+    let pattern = spec
+        .patterns
+        .iter()
+        .find(|pattern| !rights.may_read_all_of(pattern))
+        .map(Pattern::as_str);
+    let nothing_to_read = rights.subscribe.is_empty().then_some("any topic");
+    match topic.or(pattern).or(nothing_to_read) {
+        Some(name) => Err(Problem::new(
+            Code::NotAllowed,
+            format!("no right to subscribe to `{name}`"),
+        )
+        .with("topic", name)),
+        None => Ok(()),
+    }
+}
+
+fn bad_topic(name: &str, error: &TopicError) -> Problem {
+    // A name may be megabytes long; the reader needs no more than its beginning.
+    let shown: String = name.chars().take(100).collect();
+    Problem::new(Code::BadTopic, error.to_string())
+        .with("topic", shown)
+        .with("reason", error.code())
+}
+
+fn topic_lines(query: &Query<'_>) -> Result<bool, Problem> {
+    match query.get("fields") {
+        None | Some("") => Ok(false),
+        Some("topic") => Ok(true),
+        Some(other) => Err(bad_parameter("fields", other, "`topic`")),
+    }
+}
+
+fn bad_parameter(name: &str, value: &str, allowed: &str) -> Problem {
+    let shown: String = value.chars().take(100).collect();
+    Problem::new(
+        Code::BadParameter,
+        format!("`{name}={shown}` is not understood; allowed: {allowed}"),
+    )
+    .with("parameter", name)
+}
+
+fn options(query: &Query<'_>) -> Result<StreamOptions, Problem> {
+    let heartbeat = match query.get("heartbeat") {
+        None | Some("comment") => Heartbeat::Comment,
+        Some("event") => Heartbeat::Event,
+        Some("off") => Heartbeat::Off,
+        Some(other) => {
+            return Err(bad_parameter(
+                "heartbeat",
+                other,
+                "`comment`, `event`, `off`",
+            ));
+        }
+    };
+    let checkpoint = match query.get("checkpoint") {
+        None | Some("off") => false,
+        Some("on") => true,
+        Some(other) => return Err(bad_parameter("checkpoint", other, "`on`, `off`")),
+    };
+    let padding_bytes = match query.get("padding") {
+        None => 0,
+        Some(text) => match text.parse() {
+            Ok(bytes) if bytes <= PADDING_BYTES_MAX => bytes,
+            _ => {
+                return Err(bad_parameter(
+                    "padding",
+                    text,
+                    &format!("a number of bytes up to {PADDING_BYTES_MAX}"),
+                ));
+            }
+        },
+    };
+    Ok(StreamOptions {
+        heartbeat,
+        padding_bytes,
+        checkpoint,
+    })
+}
+
+/// Where to start. A header beats the query, as a browser reconnects with the address it began with; and an id beats
+/// `since` for the same reason.
+fn start(query: &Query<'_>, headers: &HeaderMap, now_ms: u64) -> Result<Start, Problem> {
+    let header = headers
+        .get(LAST_EVENT_ID)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let in_query = || {
+        query
+            .get("last_event_id")
+            .or(query.get("lastEventId"))
+            .map(str::to_owned)
+    };
+    let id = header
+        .filter(|id| !id.is_empty())
+        .or_else(|| in_query().filter(|id| !id.is_empty()));
+    match id {
+        Some(id) if id.len() > LAST_EVENT_ID_BYTES_MAX => Err(Problem::new(
+            Code::BadParameter,
+            format!("a last event id has {LAST_EVENT_ID_BYTES_MAX} bytes at most"),
+        )),
+        Some(id) => Ok(Start::After(id)),
+        None => Ok(parse_since(query.get("since"), now_ms)),
+    }
+}
+
+/// Reads `since=earliest`, `since=5m` or `since=<id>`.
+pub fn parse_since(since: Option<&str>, now_ms: u64) -> Start {
+    match since {
+        None | Some("") => Start::Live,
+        Some("earliest") => Start::Earliest,
+        Some(text) => match parse_duration(text) {
+            Some(ago) => Start::Since(
+                now_ms.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
+            ),
+            None => Start::After(text.to_owned()),
+        },
+    }
+}
+
+fn peer(extensions: &http::Extensions) -> Peer {
+    match extensions.get::<Client>() {
+        Some(client) => Peer {
+            remote: Some(client.remote()),
+            cut_off: client.cut_off(),
+        },
+        None => Peer {
+            remote: extensions
+                .get::<ConnectInfo<SocketAddr>>()
+                .map(|info| info.0),
+            cut_off: None,
+        },
+    }
+}
+
+fn accepts_event_stream(headers: &HeaderMap) -> bool {
+    let accepts = headers.get_all(header::ACCEPT).into_iter();
+    accepts
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("text/event-stream"))
+}
