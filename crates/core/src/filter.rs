@@ -1,0 +1,178 @@
+//! Filters: what subscriptions read. Equal filters are interned, so that a connection costs a key, and a topic knows
+//! the filters that contain it rather than the connections.
+
+use std::collections::HashMap;
+
+use slab::Slab;
+
+use crate::log::{EVERYONE, Log, PatternKey, TopicKey};
+use crate::pattern::Pattern;
+use crate::topic::Topic;
+
+/// A filter's place in the log's table. Valid while it is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FilterKey(u32);
+
+impl FilterKey {
+    /// The place as an index: small, and used again once the filter is released.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What a client asked to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilterSpec {
+    /// Topics by name.
+    pub topics: Vec<Topic>,
+    /// Topics by pattern.
+    pub patterns: Vec<Pattern>,
+    /// Whether each event is preceded by a `topic:` line for every matching topic.
+    pub topic_lines: bool,
+}
+
+/// A spec in terms of the log's tables, sorted and without repetition: what makes two filters equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Filter {
+    /// Always has [`EVERYONE`] in front.
+    pub(crate) topics: Box<[TopicKey]>,
+    pub(crate) patterns: Box<[PatternKey]>,
+    pub(crate) topic_lines: bool,
+}
+
+#[derive(Debug)]
+struct Interned {
+    filter: Filter,
+    /// Subscriptions that hold the filter.
+    holds: u32,
+    /// The round in which the filter was last reported as touched.
+    round: u64,
+}
+
+/// All filters in use.
+#[derive(Debug, Default)]
+pub(crate) struct Filters {
+    interned: Slab<Interned>,
+    keys: HashMap<Filter, FilterKey>,
+    round: u64,
+}
+
+impl Filters {
+    pub(crate) fn len(&self) -> usize {
+        self.interned.len()
+    }
+
+    pub(crate) fn get(&self, key: FilterKey) -> &Filter {
+        &self.interned[key.index()].filter
+    }
+
+    /// How many subscriptions hold a filter.
+    pub(crate) fn holds(&self, key: FilterKey) -> u32 {
+        self.interned[key.index()].holds
+    }
+
+    /// Starts a round of [`report`](Self::report).
+    pub(crate) fn start_round(&mut self) {
+        self.round += 1;
+    }
+
+    /// Adds those of the filters that were not reported in this round yet.
+    pub(crate) fn report(&mut self, keys: &[FilterKey], out: &mut Vec<FilterKey>) {
+        for &key in keys {
+            let round = &mut self.interned[key.index()].round;
+            if *round != self.round {
+                *round = self.round;
+                out.push(key);
+            }
+        }
+    }
+}
+
+impl Log {
+    /// Holds the filter for a spec; to be given back with [`release_filter`](Self::release_filter).
+    pub fn acquire_filter(&mut self, spec: &FilterSpec) -> FilterKey {
+        let mut topics = vec![EVERYONE];
+        topics.extend(
+            spec.topics
+                .iter()
+                .map(|topic| self.topic_key(topic.as_str())),
+        );
+        topics.sort_unstable();
+        topics.dedup();
+        let mut patterns: Vec<_> = spec
+            .patterns
+            .iter()
+            .map(|pattern| self.pattern_key(pattern))
+            .collect();
+        patterns.sort_unstable();
+        patterns.dedup();
+        let filter = Filter {
+            topics: topics.into(),
+            patterns: patterns.into(),
+            topic_lines: spec.topic_lines,
+        };
+
+        if let Some(&key) = self.filters.keys.get(&filter) {
+            self.filters.interned[key.index()].holds += 1;
+            return key;
+        }
+        let key = FilterKey(self.filters.interned.insert(Interned {
+            filter: filter.clone(),
+            holds: 1,
+            round: 0,
+        }) as u32);
+        for &topic in &filter.topics {
+            self.topic_mut(topic).chain.filters.push(key);
+        }
+        for &pattern in &filter.patterns {
+            self.pattern_mut(pattern).chain.filters.push(key);
+        }
+        self.filters.keys.insert(filter, key);
+        key
+    }
+
+    /// Gives a filter back. The last one to do so frees it, and the state of topics that had no other use.
+    pub fn release_filter(&mut self, key: FilterKey) {
+        let interned = &mut self.filters.interned[key.index()];
+        interned.holds -= 1;
+        if interned.holds > 0 {
+            return;
+        }
+        let filter = self.filters.interned.remove(key.index()).filter;
+        self.filters.keys.remove(&filter);
+        let forget = |filters: &mut Vec<FilterKey>| {
+            if let Some(at) = filters.iter().position(|other| *other == key) {
+                filters.swap_remove(at);
+            }
+        };
+        for &pattern in &filter.patterns {
+            forget(&mut self.pattern_mut(pattern).chain.filters);
+        }
+        for &topic in &filter.topics {
+            forget(&mut self.topic_mut(topic).chain.filters);
+            self.free_if_unused(topic);
+        }
+    }
+
+    /// Takes the filters that got an event since the last call, each once. Their subscriptions are to be polled.
+    pub fn take_touched(&mut self, out: &mut Vec<FilterKey>) {
+        self.filters.start_round();
+        for key in std::mem::take(&mut self.touched_topics) {
+            if let Some(state) = self.topics.get_mut(key.0 as usize) {
+                state.chain.touched = false;
+                self.filters.report(&state.chain.filters, out);
+            }
+        }
+        for key in std::mem::take(&mut self.touched_patterns) {
+            if let Some(state) = self.patterns.find_mut(key) {
+                state.chain.touched = false;
+                self.filters.report(&state.chain.filters, out);
+            }
+        }
+    }
+
+    /// Whether [`take_touched`](Self::take_touched) has something to give.
+    pub fn has_touched(&self) -> bool {
+        !self.touched_topics.is_empty() || !self.touched_patterns.is_empty()
+    }
+}

@@ -1,0 +1,251 @@
+//! Where a subscription starts: live, in the past, or after the last event that the client has seen.
+
+use crate::filter::FilterKey;
+use crate::id::{NativeId, Tombstone, topic_hash};
+use crate::log::{Kind, Log, Mark, PatternKey, Seq, TopicKey};
+use crate::pattern::Pattern;
+use crate::subscription::{GapReason, SlowClient, Subscription, write_gap};
+
+/// Where a client wants to start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With the next event.
+    #[default]
+    Live,
+    /// With the oldest event in history.
+    Earliest,
+    /// With the first event published at or after this time, in milliseconds since the Unix epoch.
+    Since(u64),
+    /// After the event with this id, as sent in `Last-Event-ID`.
+    After(String),
+}
+
+/// What came of a wish to subscribe.
+#[derive(Debug)]
+pub enum Subscribed {
+    /// The stream can begin.
+    Stream {
+        /// Its position, with a `gap` queued where events are missing.
+        subscription: Subscription,
+        /// The id of the place where it begins.
+        starts_after: NativeId,
+        /// Set where the client will be told that events are missing.
+        gap: Option<GapReason>,
+    },
+    /// The stream that the client wants to resume is over for good: HTTP 204.
+    Over,
+}
+
+/// A place found in the log, and whether anything is missing before it.
+struct Place {
+    next: Seq,
+    gap: Option<GapReason>,
+}
+
+impl Log {
+    /// Starts to read through a filter that the caller holds.
+    pub fn subscribe(
+        &mut self,
+        filter: FilterKey,
+        start: &Start,
+        slow_client: SlowClient,
+        now_ms: u64,
+    ) -> Subscribed {
+        if *start != Start::Live {
+            self.complete_patterns(filter);
+        }
+        let native = match start {
+            Start::After(id) => NativeId::parse(id),
+            _ => None,
+        };
+        if let Some(tombstone) = native.and_then(|id| id.tombstone)
+            && self.is_over(filter, native, tombstone, now_ms)
+        {
+            return Subscribed::Over;
+        }
+        let head = self.store.next();
+        let Place { next, gap } = match start {
+            Start::Live => Place {
+                next: head,
+                gap: None,
+            },
+            Start::Earliest => Place {
+                next: self.history_start(filter, now_ms),
+                gap: None,
+            },
+            Start::Since(at_ms) => self.place_since(filter, *at_ms, now_ms),
+            Start::After(id) => self.place_after(filter, id, native, now_ms),
+        };
+        let next = self
+            .last_end(filter, now_ms)
+            .map_or(next, |end| next.min(end));
+        let offset = self.offset_before(next);
+        let starts_after = self.id_at(offset);
+        let mut subscription = Subscription::new(filter, slow_client, next, offset, head);
+        if let Some(reason) = gap {
+            let from = if let Start::After(id) = start {
+                Some(id.as_str())
+            } else {
+                None
+            };
+            subscription.push_control(|out| write_gap(out, starts_after, from, reason));
+        }
+        Subscribed::Stream {
+            subscription,
+            starts_after,
+            gap,
+        }
+    }
+
+    /// Whether a client with a tombstone id has nothing more to expect.
+    fn is_over(
+        &self,
+        filter: FilterKey,
+        id: Option<NativeId>,
+        tombstone: Tombstone,
+        now_ms: u64,
+    ) -> bool {
+        let Tombstone::End(hash) = tombstone else {
+            return true;
+        };
+        let filter = self.filters.get(filter);
+        let mut topics = filter.topics[1..]
+            .iter()
+            .map(|key| self.topic(*key).name())
+            .peekable();
+        let seen =
+            |end: NativeId| id.is_some_and(|id| id.epoch == end.epoch && end.offset <= id.offset);
+        filter.patterns.is_empty()
+            && topics.peek().is_some()
+            && topics.all(|topic| {
+                topic_hash(topic) == hash || self.end_of(topic, now_ms).is_some_and(seen)
+            })
+    }
+
+    /// Where all topics of a filter have ended, the last of the ends: also a client that starts later is told.
+    fn last_end(&self, filter: FilterKey, now_ms: u64) -> Option<Seq> {
+        let filter = self.filters.get(filter);
+        if !filter.patterns.is_empty() {
+            return None;
+        }
+        let ends = filter.topics[1..].iter().map(|key| {
+            let topic = self.topic(*key);
+            topic.end.filter(|_| self.is_closed(topic.name(), now_ms))
+        });
+        ends.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
+    fn place_since(&self, filter: FilterKey, at_ms: u64, now_ms: u64) -> Place {
+        let wanted = self.store.partition_point(|entry| entry.at_ms < at_ms);
+        let lost = self.newest_lost(filter, |mark| mark.at_ms >= at_ms);
+        self.place_in_history(filter, wanted, lost, now_ms)
+    }
+
+    fn place_after(
+        &self,
+        filter: FilterKey,
+        id: &str,
+        native: Option<NativeId>,
+        now_ms: u64,
+    ) -> Place {
+        let known = match native {
+            Some(id) if id.epoch == self.epoch() && id.offset <= self.head() => Some(id.offset),
+            Some(_) => None,
+            None => self
+                .own_id(id)
+                .and_then(|seq| self.store.get(seq))
+                .map(|entry| entry.offset),
+        };
+        let Some(offset) = known else {
+            return Place {
+                next: self.history_start(filter, now_ms),
+                gap: Some(GapReason::UnknownId),
+            };
+        };
+        let wanted = self.store.partition_point(|entry| entry.offset <= offset);
+        let lost = self.newest_lost(filter, |mark| mark.offset > offset);
+        self.place_in_history(filter, wanted, lost, now_ms)
+    }
+
+    /// A place, moved on to where the filter's history begins; what lies between is a gap if the filter matches it.
+    fn place_in_history(&self, filter: FilterKey, wanted: Seq, lost: bool, now_ms: u64) -> Place {
+        let start = self.history_start(filter, now_ms);
+        let hidden = wanted < start && self.has_stored_between(filter, wanted, start);
+        Place {
+            next: wanted.max(start),
+            gap: (lost || hidden).then_some(GapReason::Expired),
+        }
+    }
+
+    /// Whether any of the filter's marks of what was trimmed satisfies a condition.
+    fn newest_lost(&self, filter: FilterKey, is_missed: impl Fn(Mark) -> bool) -> bool {
+        let filter = self.filters.get(filter);
+        let mut topics = filter.topics[1..].iter();
+        (!filter.patterns.is_empty() && is_missed(self.trim_mark_of_all()))
+            || topics.any(|key| is_missed(self.trim_mark(self.topic(*key).name())))
+    }
+
+    /// Where the history of a filter begins: that of its topic or pattern with the longest one.
+    fn history_start(&self, filter: FilterKey, now_ms: u64) -> Seq {
+        let filter = self.filters.get(filter);
+        let topics = filter.topics[1..]
+            .iter()
+            .map(|key| self.history_start_of_topic(*key, now_ms));
+        let patterns = filter
+            .patterns
+            .iter()
+            .map(|key| self.history_start_of_pattern(*key, now_ms));
+        topics.chain(patterns).min().unwrap_or(self.store.base())
+    }
+
+    pub(crate) fn history_start_of_topic(&self, key: TopicKey, now_ms: u64) -> Seq {
+        let topic = self.topic(key);
+        let rule = self.retention().rule_for_topic(topic.name());
+        let newest = rule.and_then(|rule| rule.events_max);
+        let skipped = newest.map(|newest| topic.chain.seqs.len().saturating_sub(newest));
+        let by_count = match skipped {
+            Some(skipped) if skipped > 0 => topic
+                .chain
+                .seqs
+                .get(skipped)
+                .copied()
+                .unwrap_or(self.store.next()),
+            _ => self.store.base(),
+        };
+        by_count.max(self.start_by_age(rule.and_then(|rule| rule.ttl_ms), now_ms))
+    }
+
+    /// A rule for a pattern is about each of its topics, so only its age can be applied to the whole.
+    fn history_start_of_pattern(&self, key: PatternKey, now_ms: u64) -> Seq {
+        let rule = self.retention().rule_for_pattern(self.pattern_text(key));
+        self.start_by_age(rule.and_then(|rule| rule.ttl_ms), now_ms)
+    }
+
+    fn start_by_age(&self, rule_ttl_ms: Option<u64>, now_ms: u64) -> Seq {
+        let ttl_ms = rule_ttl_ms.unwrap_or(u64::MAX).min(self.retention().ttl_ms);
+        let horizon = now_ms.saturating_sub(ttl_ms);
+        self.store.partition_point(|entry| entry.at_ms < horizon)
+    }
+
+    fn has_stored_between(&self, filter: FilterKey, from: Seq, to: Seq) -> bool {
+        let filter = self.filters.get(filter);
+        let topics = filter.topics[1..].iter().map(|key| &self.topic(*key).chain);
+        let patterns = filter.patterns.iter().map(|key| &self.pattern(*key).chain);
+        topics.chain(patterns).any(|chain| {
+            let seqs = chain
+                .seqs
+                .iter()
+                .skip(chain.lower_bound(from))
+                .take_while(|seq| **seq < to);
+            seqs.into_iter().any(|seq| {
+                self.store
+                    .get(*seq)
+                    .is_some_and(|entry| entry.kind != Kind::Transient)
+            })
+        })
+    }
+
+    fn pattern_text(&self, key: PatternKey) -> &Pattern {
+        &self.pattern(key).pattern
+    }
+}

@@ -1,0 +1,504 @@
+//! A subscription: a filter and a position. Everything a client is sent comes from reading on from the position.
+//!
+//! ```text
+//! subscribe ── Subscription ──▶ poll(log) ─▶ Data    bytes are in the batch; say with `sent` how many went out
+//!                  ▲                      ├▶ Idle    nothing to send; wait until the filter is touched
+//!                  └────── sent(n) ◀──────┘▶ Close   the reason why this client must go
+//! ```
+//!
+//! A write may take any number of bytes: the position then lies in the middle of an event, and the next poll carries on
+//! there. Control frames (a greeting, a heartbeat, a gap) are per connection and go out between events only.
+
+use crate::encode;
+use crate::filter::FilterKey;
+use crate::id::{NativeId, Offset};
+use crate::log::{Chain, Entry, Kind, Log, Seq, TopicKey};
+
+/// What happens to a client whose position falls off the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowClient {
+    /// It is closed, and resumes with a `gap` if it comes back.
+    #[default]
+    Close,
+    /// It is told of the gap and goes on from the oldest event held.
+    Skip,
+}
+
+/// Why a connection ended. Counted and logged by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum CloseReason {
+    /// The client went away.
+    ClientGone,
+    /// All topics of the subscription have ended.
+    Ended,
+    /// The position fell off the log.
+    Lagged,
+    /// The client took no byte for too long while there was something to send.
+    Stalled,
+    /// The oldest connection made room for a new one.
+    Evicted,
+    /// Refused for want of room.
+    Rejected,
+    /// The hub is shutting down.
+    Shutdown,
+    /// Closed on request.
+    Closed,
+    /// Another connection with the same id took over.
+    Replaced,
+    /// The longest life of a connection was over.
+    Lifetime,
+}
+
+impl CloseReason {
+    /// Every reason, in order of their number.
+    pub const ALL: [Self; 10] = [
+        Self::ClientGone,
+        Self::Ended,
+        Self::Lagged,
+        Self::Stalled,
+        Self::Evicted,
+        Self::Rejected,
+        Self::Shutdown,
+        Self::Closed,
+        Self::Replaced,
+        Self::Lifetime,
+    ];
+
+    /// The name under which it is counted.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientGone => "client_gone",
+            Self::Ended => "ended",
+            Self::Lagged => "lagged",
+            Self::Stalled => "stalled",
+            Self::Evicted => "evicted",
+            Self::Rejected => "rejected",
+            Self::Shutdown => "shutdown",
+            Self::Closed => "closed",
+            Self::Replaced => "replaced",
+            Self::Lifetime => "lifetime",
+        }
+    }
+}
+
+/// Why events are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapReason {
+    /// Events after the client's position have left the history.
+    Expired,
+    /// The history does not know the client's id: another hub's, or one of a life before.
+    UnknownId,
+    /// The client was connected, but too slow.
+    Lagged,
+}
+
+impl GapReason {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::UnknownId => "unknown_id",
+            Self::Lagged => "lagged",
+        }
+    }
+}
+
+/// What to do after a [`Subscription::poll`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poll {
+    /// There are bytes in the batch.
+    Data,
+    /// Nothing to send until the filter is touched.
+    Idle,
+    /// The client must go.
+    Close(CloseReason),
+}
+
+/// What one poll gathered. Made to be used again, also by other subscriptions.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    /// Of these bytes so many are the control frames, at `control_at`.
+    control_len: usize,
+    control_at: usize,
+    /// Where each event ends, and the position behind it.
+    ends: Vec<(usize, Seq, Offset)>,
+    /// Bytes of the last event that did not fit.
+    cut: Option<(Seq, usize)>,
+    cursors: Vec<Cursor>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    chain: ChainKey,
+    index: usize,
+    /// The sequence number at `index`.
+    seq: Seq,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum ChainKey {
+    Topic(TopicKey),
+    Pattern(crate::log::PatternKey),
+}
+
+impl Batch {
+    /// What is to be written.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Takes the bytes out, for a transport that keeps what it was given.
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.cut = None;
+        self.control_len = 0;
+        self.control_at = 0;
+    }
+}
+
+/// One client's place in the log. See the [module's documentation](self).
+#[derive(Debug)]
+pub struct Subscription {
+    filter: FilterKey,
+    slow_client: SlowClient,
+    /// The next event to look at.
+    next: Seq,
+    /// Bytes of that event which were sent already.
+    sent_of_next: u32,
+    /// The offset of the position, for the `from` of a gap.
+    offset: Offset,
+    /// Transient events before this were not meant for this connection.
+    live_from: Seq,
+    control: Option<Box<Control>>,
+}
+
+#[derive(Debug, Default)]
+struct Control {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Subscription {
+    pub(crate) fn new(
+        filter: FilterKey,
+        slow_client: SlowClient,
+        next: Seq,
+        offset: Offset,
+        live_from: Seq,
+    ) -> Self {
+        Self {
+            filter,
+            slow_client,
+            next,
+            sent_of_next: 0,
+            offset,
+            live_from,
+            control: None,
+        }
+    }
+
+    /// The filter that the subscription reads.
+    pub fn filter(&self) -> FilterKey {
+        self.filter
+    }
+
+    pub(crate) fn next(&self) -> Seq {
+        self.next
+    }
+
+    /// The id of the position: a client that has it has everything before.
+    pub fn position(&self, log: &Log) -> NativeId {
+        log.id_at(self.offset)
+    }
+
+    /// How many events of the whole log lie before the client.
+    pub fn lag(&self, log: &Log) -> u64 {
+        log.store.next().saturating_sub(self.next)
+    }
+
+    /// Queues control bytes, which go out before the next event that has not begun.
+    pub fn push_control(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.control.get_or_insert_default().bytes);
+    }
+
+    /// Whether control bytes are waiting, or an event is half sent.
+    pub fn has_pending(&self) -> bool {
+        self.control.is_some() || self.sent_of_next > 0
+    }
+
+    /// Gathers up to about `bytes_max` of what the client lacks into the batch. Whole events where possible: only one
+    /// that is larger than `bytes_max` by itself is cut.
+    ///
+    /// `own` is the connection's own topic, where it has one.
+    pub fn poll(
+        &mut self,
+        log: &Log,
+        own: Option<TopicKey>,
+        bytes_max: usize,
+        batch: &mut Batch,
+    ) -> Poll {
+        batch.clear();
+        if self.next < log.store.base()
+            && let Some(close) = self.handle_loss(log, own)
+        {
+            return Poll::Close(close);
+        }
+        if self.sent_of_next == 0 {
+            self.add_control(batch);
+        }
+        self.find_cursors(log, own, batch);
+        while let Some(seq) = batch.cursors.iter().map(|cursor| cursor.seq).min() {
+            let entry = log
+                .store
+                .get(seq)
+                .expect("a chain holds only what the store holds");
+            let skipped = entry.kind == Kind::Transient && seq < self.live_from;
+            if !skipped && !self.add_event(log, seq, entry, bytes_max, batch) {
+                break;
+            }
+            batch.advance_past(log, seq);
+        }
+        if !batch.bytes.is_empty() {
+            return Poll::Data;
+        }
+        self.next = log.store.next();
+        self.offset = log.head();
+        if self.has_ended(log) {
+            Poll::Close(CloseReason::Ended)
+        } else {
+            Poll::Idle
+        }
+    }
+
+    /// Moves the position on by the first `n` bytes of the batch that the last poll filled. Answers how many events
+    /// went out completely with them.
+    ///
+    /// # Panics
+    /// If `n` is more than the batch has.
+    pub fn sent(&mut self, batch: &Batch, n: usize) -> usize {
+        if batch.control_len > 0 && n > batch.control_at {
+            self.control_sent((n - batch.control_at).min(batch.control_len));
+        }
+        let complete = batch.ends.partition_point(|&(end, ..)| end <= n);
+        let mut start = 0;
+        if let Some(&(end, seq, offset)) = complete.checked_sub(1).map(|last| &batch.ends[last]) {
+            start = end;
+            self.next = seq + 1;
+            self.offset = offset;
+            self.sent_of_next = 0;
+        }
+        // Control bytes may lie between the last complete event and the one that has begun.
+        if batch.control_len > 0 && batch.control_at == start {
+            start = (batch.control_at + batch.control_len).min(n);
+        }
+        if n > start {
+            let seq = batch
+                .ends
+                .get(complete)
+                .map(|&(_, seq, _)| seq)
+                .or(batch.cut.map(|(seq, _)| seq));
+            self.next = seq.expect("bytes beyond the last event belong to one that was cut");
+            self.sent_of_next += (n - start) as u32;
+        }
+        complete
+    }
+
+    fn control_sent(&mut self, n: usize) {
+        if let Some(control) = &mut self.control {
+            control.sent += n;
+            if control.sent >= control.bytes.len() {
+                self.control = None;
+            }
+        }
+    }
+
+    fn add_control(&self, batch: &mut Batch) {
+        if let Some(control) = &self.control {
+            batch.control_at = batch.bytes.len();
+            batch
+                .bytes
+                .extend_from_slice(&control.bytes[control.sent..]);
+            batch.control_len = batch.bytes.len() - batch.control_at;
+        }
+    }
+
+    /// Events may have been trimmed before they were read. A reason to close, or `None` to go on.
+    fn handle_loss(&mut self, log: &Log, own: Option<TopicKey>) -> Option<CloseReason> {
+        let base = log.store.base();
+        if self.sent_of_next > 0 {
+            // The rest of an event that has begun is gone: whatever came next would be read as part of it.
+            return Some(CloseReason::Lagged);
+        }
+        let mut chains = self.chain_keys(log, own);
+        if chains.any(|key| log.chain(key).lost_since(self.next)) {
+            if self.slow_client == SlowClient::Close {
+                return Some(CloseReason::Lagged);
+            }
+            let (from, resumed) = (self.position(log).to_string(), log.id_before(base));
+            self.push_control(|out| write_gap(out, resumed, Some(&from), GapReason::Lagged));
+        }
+        self.next = base;
+        self.offset = log.offset_before(base);
+        None
+    }
+
+    fn chain_keys<'a>(
+        &self,
+        log: &'a Log,
+        own: Option<TopicKey>,
+    ) -> impl Iterator<Item = ChainKey> + use<'a> {
+        let filter = log.filters.get(self.filter);
+        let topics = filter
+            .topics
+            .iter()
+            .copied()
+            .chain(own)
+            .map(ChainKey::Topic);
+        topics.chain(filter.patterns.iter().copied().map(ChainKey::Pattern))
+    }
+
+    fn find_cursors(&self, log: &Log, own: Option<TopicKey>, batch: &mut Batch) {
+        batch.cursors.clear();
+        for key in self.chain_keys(log, own) {
+            let chain = log.chain(key);
+            // Most chains of most clients have no news.
+            if chain.seqs.back().is_some_and(|&last| last >= self.next) {
+                let index = chain.lower_bound(self.next);
+                batch.cursors.push(Cursor {
+                    chain: key,
+                    index,
+                    seq: chain.seqs[index],
+                });
+            }
+        }
+    }
+
+    /// Adds an event, or as much of it as may be. False if the batch is full.
+    fn add_event(
+        &self,
+        log: &Log,
+        seq: Seq,
+        entry: &Entry,
+        bytes_max: usize,
+        batch: &mut Batch,
+    ) -> bool {
+        let already_sent = if seq == self.next {
+            self.sent_of_next as usize
+        } else {
+            0
+        };
+        let bytes = log.store.bytes_of(entry);
+        let start = batch.bytes.len();
+        if start > 0 && start + bytes.len() > bytes_max {
+            return false;
+        }
+        if log.filters.get(self.filter).topic_lines {
+            self.add_topic_lines(log, entry, batch);
+        }
+        batch.bytes.extend_from_slice(bytes);
+        if already_sent > 0 {
+            batch.bytes.drain(start..start + already_sent);
+        }
+        if batch.bytes.len() > bytes_max && start == 0 {
+            batch.bytes.truncate(bytes_max);
+            batch.cut = Some((seq, bytes_max));
+            return false;
+        }
+        batch.ends.push((batch.bytes.len(), seq, entry.offset));
+        if already_sent > 0 {
+            // Only now is the line between two events where control bytes may go.
+            self.add_control(batch);
+        }
+        true
+    }
+
+    fn add_topic_lines(&self, log: &Log, entry: &Entry, batch: &mut Batch) {
+        let filter = log.filters.get(self.filter);
+        for key in entry.topics.as_slice() {
+            let topic = log.topic(*key);
+            // Topics that the client did not ask for are none of its business.
+            let matches = || {
+                filter
+                    .patterns
+                    .iter()
+                    .any(|pattern| log.pattern(*pattern).pattern.matches(topic.name()))
+            };
+            if !topic.name().is_empty() && (filter.topics.binary_search(key).is_ok() || matches()) {
+                batch.bytes.extend_from_slice(topic.line().as_bytes());
+            }
+        }
+    }
+
+    /// Whether everything that the subscription reads has ended, and the client has been told so.
+    fn has_ended(&self, log: &Log) -> bool {
+        let filter = log.filters.get(self.filter);
+        let topics = &filter.topics[1..];
+        filter.patterns.is_empty()
+            && !topics.is_empty()
+            && topics
+                .iter()
+                .all(|key| log.topic(*key).end.is_some_and(|end| end < self.next))
+    }
+}
+
+impl Batch {
+    /// Moves the cursors that stand at `seq` to their next event.
+    fn advance_past(&mut self, log: &Log, seq: Seq) {
+        self.cursors.retain_mut(|cursor| {
+            if cursor.seq != seq {
+                return true;
+            }
+            cursor.index += 1;
+            match log.chain(cursor.chain).seqs.get(cursor.index) {
+                Some(&next) => {
+                    cursor.seq = next;
+                    true
+                }
+                None => false,
+            }
+        });
+    }
+}
+
+/// Writes a `gap` event. Its id is the position where delivery goes on, so that a client which loses the connection
+/// before the next event isn't told again.
+pub(crate) fn write_gap(
+    out: &mut Vec<u8>,
+    resumed: NativeId,
+    from: Option<&str>,
+    reason: GapReason,
+) {
+    out.extend_from_slice(b"id: ");
+    resumed.write(out);
+    out.push(b'\n');
+    encode::gap(out, from, reason.as_str());
+}
+
+impl Log {
+    fn chain(&self, key: ChainKey) -> &Chain {
+        match key {
+            ChainKey::Topic(key) => &self.topic(key).chain,
+            ChainKey::Pattern(key) => &self.pattern(key).chain,
+        }
+    }
+
+    /// The offset of the last stored event before a place in the log.
+    pub(crate) fn offset_before(&self, seq: Seq) -> Offset {
+        match seq.checked_sub(1).and_then(|before| self.store.get(before)) {
+            Some(entry) => entry.offset,
+            None if seq >= self.store.next() => self.head(),
+            None => self.tail(),
+        }
+    }
+
+    pub(crate) fn id_before(&self, seq: Seq) -> NativeId {
+        self.id_at(self.offset_before(seq))
+    }
+}
