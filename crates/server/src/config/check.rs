@@ -1,0 +1,267 @@
+//! What types can't say: values without sense, settings that contradict each other, and who the hub is open to.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::error::{ConfigError, SettingError};
+use super::schema::{BrokerKind, Config, History, Limits};
+use super::tree::Node;
+use super::values::{format_bytes, format_duration};
+
+const MIB: usize = 1024 * 1024;
+
+/// hyper refuses a smaller read buffer, and the head is read into that.
+const HEAD_BYTES_MIN: usize = 8 * 1024;
+
+/// Less than this and the kernel rounds up anyway.
+const SEND_BUFFER_BYTES_MIN: usize = 4 * 1024;
+
+/// Checks a configuration that was read from `tree`.
+pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
+    let check = Check { tree };
+    check.limits(&config.limits)?;
+    check.history(&config.history)?;
+    check.sizes_fit(config)?;
+    check.duration(
+        "stream.heartbeat",
+        config.stream.heartbeat,
+        Duration::from_secs(1),
+    )?;
+    check.duration(
+        "stream.retry",
+        config.stream.retry,
+        Duration::from_millis(100),
+    )?;
+    check.broker(config.broker.kind)?;
+    check.node_id(config.node.id.as_deref())?;
+    for (index, origin) in config.cors.origins.iter().enumerate() {
+        check.cors_origin(index, origin)?;
+    }
+    check.log_level(&config.log.level)?;
+    check.open_to(config.listen, config.auth.anonymous.is_some())
+}
+
+struct Check<'a> {
+    tree: &'a Node,
+}
+
+impl Check<'_> {
+    fn error(&self, key: &str, given: impl Display, allowed: impl Display) -> SettingError {
+        SettingError {
+            key: key.to_owned(),
+            problem: "bad value".to_owned(),
+            given: Some(given.to_string()),
+            origin: self.tree.origin_of(key),
+            allowed: Some(allowed.to_string()),
+            hint: None,
+        }
+    }
+
+    fn refuse(
+        &self,
+        key: &str,
+        given: impl Display,
+        allowed: impl Display,
+    ) -> Result<(), ConfigError> {
+        Err(ConfigError::Setting(Box::new(
+            self.error(key, given, allowed),
+        )))
+    }
+
+    fn duration(&self, key: &str, value: Duration, min: Duration) -> Result<(), ConfigError> {
+        if value >= min {
+            return Ok(());
+        }
+        self.refuse(
+            key,
+            format_duration(value),
+            format!("{} or more", format_duration(min)),
+        )
+    }
+
+    fn bytes(&self, key: &str, value: usize, min: usize) -> Result<(), ConfigError> {
+        if value >= min {
+            return Ok(());
+        }
+        self.refuse(
+            key,
+            format_bytes(value as u64),
+            format!("{} or more", format_bytes(min as u64)),
+        )
+    }
+
+    fn at_least_one(&self, key: &str, value: usize) -> Result<(), ConfigError> {
+        if value >= 1 {
+            Ok(())
+        } else {
+            self.refuse(key, value, "1 or more")
+        }
+    }
+
+    fn limits(&self, limits: &Limits) -> Result<(), ConfigError> {
+        self.at_least_one("limits.max_connections", limits.max_connections)?;
+        self.at_least_one(
+            "limits.topics_per_subscription_max",
+            limits.topics_per_subscription_max,
+        )?;
+        self.at_least_one("limits.batch_events_max", limits.batch_events_max)?;
+        self.bytes(
+            "limits.send_buffer_bytes",
+            limits.send_buffer_bytes,
+            SEND_BUFFER_BYTES_MIN,
+        )?;
+        self.bytes("limits.event_bytes_max", limits.event_bytes_max, 1)?;
+        self.bytes(
+            "limits.head_bytes_max",
+            limits.head_bytes_max,
+            HEAD_BYTES_MIN,
+        )?;
+        for (key, value) in [
+            ("limits.stall_timeout", limits.stall_timeout),
+            ("limits.max_lifetime", limits.max_lifetime),
+            ("limits.head_timeout", limits.head_timeout),
+            ("limits.body_timeout", limits.body_timeout),
+        ] {
+            self.duration(key, value, Duration::from_secs(1))?;
+        }
+        Ok(())
+    }
+
+    fn history(&self, history: &History) -> Result<(), ConfigError> {
+        self.duration("history.ttl", history.ttl, Duration::from_secs(1))?;
+        self.bytes("history.memory", history.memory, MIB)?;
+        for (index, rule) in history.rules.iter().enumerate() {
+            let key = |name: &str| format!("history.rules[{index}]{name}");
+            if rule.ttl.is_none() && rule.events_max.is_none() {
+                let given = format!("only the pattern {:?}", rule.pattern);
+                return self.refuse(&key(""), given, "a pattern with ttl, events_max or both");
+            }
+            if let Some(ttl) = rule.ttl {
+                self.duration(&key(".ttl"), ttl, Duration::from_secs(1))?;
+                if ttl > history.ttl {
+                    let most = format_duration(history.ttl);
+                    let allowed =
+                        format!("{most} or less: a rule can't keep events longer than history.ttl");
+                    return self.refuse(&key(".ttl"), format_duration(ttl), allowed);
+                }
+            }
+            if let Some(events_max) = rule.events_max {
+                self.at_least_one(&key(".events_max"), events_max)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An event must fit into a request that brings it and into the log that keeps it.
+    fn sizes_fit(&self, config: &Config) -> Result<(), ConfigError> {
+        let event = config.limits.event_bytes_max;
+        for (other, most) in [
+            ("limits.body_bytes_max", config.limits.body_bytes_max),
+            ("history.memory", config.history.memory),
+        ] {
+            if event > most {
+                let key = "limits.event_bytes_max";
+                let origin = self.tree.origin_of(other);
+                let most = format_bytes(most as u64);
+                let allowed = format!("no more than {other}, which is {most} ({origin})");
+                return self.refuse(key, format_bytes(event as u64), allowed);
+            }
+        }
+        Ok(())
+    }
+
+    fn broker(&self, kind: BrokerKind) -> Result<(), ConfigError> {
+        let name = match kind {
+            BrokerKind::Memory => return Ok(()),
+            BrokerKind::Disk => "disk",
+            BrokerKind::Redis => "redis",
+            BrokerKind::Nats => "nats",
+        };
+        self.refuse(
+            "broker.kind",
+            name,
+            format!("memory; {name} is not in this build yet"),
+        )
+    }
+
+    fn node_id(&self, id: Option<&str>) -> Result<(), ConfigError> {
+        let fits = |id: &str| {
+            id.len() <= 128
+                && id
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        };
+        match id {
+            Some(id) if !fits(id) => self.refuse(
+                "node.id",
+                format!("{id:?}"),
+                "1 to 128 letters, digits, dots, underscores and hyphens",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn cors_origin(&self, index: usize, origin: &str) -> Result<(), ConfigError> {
+        let parsed = reqwest::Url::parse(origin)
+            .ok()
+            .filter(|url| ["http", "https"].contains(&url.scheme()));
+        let written = parsed.map(|url| url.origin().ascii_serialization());
+        if written.as_deref() == Some(origin) {
+            return Ok(());
+        }
+        let allowed = "scheme://host or scheme://host:port, as a browser sends it; an empty list for any origin";
+        let mut error = self.error(
+            &format!("cors.origins[{index}]"),
+            format!("{origin:?}"),
+            allowed,
+        );
+        error.hint = written.map(|written| format!("did you mean {written}?"));
+        Err(ConfigError::Setting(Box::new(error)))
+    }
+
+    fn log_level(&self, level: &str) -> Result<(), ConfigError> {
+        // To tracing a bare word is the name of a target, so that a mistyped level would silence the log.
+        let is_bare = |part: &str| !part.contains(['=', '[', ':']);
+        let mistyped = level
+            .split(',')
+            .map(str::trim)
+            .any(|part| is_bare(part) && part.parse::<LevelFilter>().is_err());
+        if !mistyped && EnvFilter::builder().parse(level).is_ok() {
+            return Ok(());
+        }
+        let allowed = "trace, debug, info, warn, error or off, also by target: warn,tidewire=debug";
+        self.refuse("log.level", format!("{level:?}"), allowed)
+    }
+
+    /// Without any credentials set up, everyone may do everything, and that must stay on this machine.
+    fn open_to(&self, listen: SocketAddr, rights_set: bool) -> Result<(), ConfigError> {
+        if rights_set || listen.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        Err(ConfigError::Setting(Box::new(SettingError {
+            key: "auth.anonymous".to_owned(),
+            problem: "must be set for a hub that other machines can reach".to_owned(),
+            given: Some(format!("listen = \"{listen}\"")),
+            origin: self.tree.origin_of("listen"),
+            allowed: Some(
+                "any rights for clients without credentials, or a listen address on loopback"
+                    .to_owned(),
+            ),
+            hint: Some(OPEN_HINT.to_owned()),
+        })))
+    }
+}
+
+/// Everyone may read what is public, and nobody may write.
+const OPEN_HINT: &str = "for example, to let everyone read public topics:
+
+[auth.anonymous]
+subscribe = [\"**\"]
+publish = []
+admin = false
+
+or in the environment: TIDEWIRE_AUTH__ANONYMOUS__SUBSCRIBE='**'";

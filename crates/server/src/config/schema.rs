@@ -1,0 +1,365 @@
+//! Every setting of the hub with its type and its default.
+//!
+//! These are the names that files, the environment and `tidewire config` use; a field here is the only place a setting
+//! is declared, apart from its line in [`KEYS`], which suggestions and the environment are read by.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::secret::SecretUrl;
+use super::values;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// The effective configuration of a hub.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Address and port to serve on.
+    #[serde(with = "values::listen")]
+    pub(crate) listen: SocketAddr,
+    pub(crate) limits: Limits,
+    pub(crate) history: History,
+    pub(crate) stream: Stream,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) broker: Broker,
+    pub(crate) node: Node,
+    pub(crate) auth: Auth,
+    pub(crate) cors: Cors,
+    pub(crate) log: Log,
+}
+
+/// What clients may use up.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Open event streams at a time.
+    #[serde(with = "values::count")]
+    pub(crate) max_connections: usize,
+    pub(crate) at_capacity: AtCapacity,
+    pub(crate) slow_client: SlowClient,
+    /// A client that is behind and takes no byte for this long is slow.
+    #[serde(with = "values::duration")]
+    pub(crate) stall_timeout: Duration,
+    /// A stream is ended after this long.
+    #[serde(with = "values::duration")]
+    pub(crate) max_lifetime: Duration,
+    /// The kernel's send buffer of a stream, in bytes.
+    #[serde(with = "values::bytes")]
+    pub(crate) send_buffer_bytes: usize,
+    #[serde(with = "values::count")]
+    pub(crate) topics_per_subscription_max: usize,
+    #[serde(with = "values::count")]
+    pub(crate) patterns_per_subscription_max: usize,
+    /// Name and data of one event, in bytes.
+    #[serde(with = "values::bytes")]
+    pub(crate) event_bytes_max: usize,
+    /// A request's body, in bytes.
+    #[serde(with = "values::bytes")]
+    pub(crate) body_bytes_max: usize,
+    /// Events published by one request.
+    #[serde(with = "values::count")]
+    pub(crate) batch_events_max: usize,
+    /// A request's head, in bytes.
+    #[serde(with = "values::bytes")]
+    pub(crate) head_bytes_max: usize,
+    /// A request's head must be there after this long.
+    #[serde(with = "values::duration")]
+    pub(crate) head_timeout: Duration,
+    /// The longest silence inside a request's body.
+    #[serde(with = "values::duration")]
+    pub(crate) body_timeout: Duration,
+    /// How long the answer to an `Idempotency-Key` is kept.
+    #[serde(with = "values::duration")]
+    pub(crate) idempotency_window: Duration,
+    #[serde(with = "values::count")]
+    pub(crate) idempotency_keys_max: usize,
+}
+
+/// What happens to a new stream when `max_connections` are open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AtCapacity {
+    /// The oldest one is closed for it.
+    EvictOldest,
+    /// It is refused.
+    Reject,
+}
+
+/// What happens to a client that can't keep up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SlowClient {
+    /// Its connection is closed.
+    Close,
+    /// It goes on at the oldest event held, after a `gap`.
+    Skip,
+}
+
+/// What is kept for those who come back.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct History {
+    /// An event is kept for this long.
+    #[serde(with = "values::duration")]
+    pub(crate) ttl: Duration,
+    /// All events take up to this many bytes.
+    #[serde(with = "values::bytes")]
+    pub(crate) memory: usize,
+    /// What shortens retention, by topic.
+    pub(crate) rules: Vec<HistoryRule>,
+}
+
+/// Shorter retention for the topics of a pattern.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HistoryRule {
+    /// Checked when the hub is built.
+    pub(crate) pattern: String,
+    #[serde(
+        default,
+        with = "values::duration_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) ttl: Option<Duration>,
+    #[serde(
+        default,
+        with = "values::count_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) events_max: Option<usize>,
+}
+
+/// What every stream is sent besides events.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Stream {
+    /// A comment is sent after this long without an event.
+    #[serde(with = "values::duration")]
+    pub(crate) heartbeat: Duration,
+    /// The base of the jittered `retry:` that clients are told.
+    #[serde(with = "values::duration")]
+    pub(crate) retry: Duration,
+}
+
+/// How the hub ends.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Shutdown {
+    /// How long connections are still accepted, so that balancers notice.
+    #[serde(with = "values::duration")]
+    pub(crate) drain_grace: Duration,
+    /// How long closing all streams may take.
+    #[serde(with = "values::duration")]
+    pub(crate) drain_time: Duration,
+}
+
+/// Where the truth of the log lives.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Broker {
+    pub(crate) kind: BrokerKind,
+    /// A folder, for `disk`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<String>,
+    /// A server, for `redis` and `nats`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<SecretUrl>,
+    /// What names on that server begin with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prefix: Option<String>,
+}
+
+/// The kinds of broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum BrokerKind {
+    Memory,
+    Disk,
+    Redis,
+    Nats,
+}
+
+/// This node among others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Node {
+    /// Made at the start where it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Auth {
+    /// Rights without credentials. Absent: everything, on loopback only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) anonymous: Option<Anonymous>,
+}
+
+/// What a request without credentials may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Anonymous {
+    /// Patterns of topics, checked when the hub is built.
+    pub(crate) subscribe: Vec<String>,
+    /// Patterns of topics, checked when the hub is built.
+    pub(crate) publish: Vec<String>,
+    pub(crate) admin: bool,
+}
+
+/// Which web pages may read streams.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cors {
+    /// Origins that may send credentials. Empty: any origin, without credentials.
+    pub(crate) origins: Vec<String>,
+}
+
+/// What the hub tells about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    /// tracing's filter syntax: `info`, `warn,tidewire=debug`.
+    pub(crate) level: String,
+    pub(crate) format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            limits: Limits::default(),
+            history: History::default(),
+            stream: Stream::default(),
+            shutdown: Shutdown::default(),
+            broker: Broker::default(),
+            node: Node::default(),
+            auth: Auth::default(),
+            cors: Cors::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            at_capacity: AtCapacity::EvictOldest,
+            slow_client: SlowClient::Close,
+            stall_timeout: Duration::from_secs(30),
+            max_lifetime: Duration::from_hours(24),
+            send_buffer_bytes: 64 * KIB,
+            topics_per_subscription_max: 128,
+            patterns_per_subscription_max: 16,
+            event_bytes_max: MIB,
+            body_bytes_max: 8 * MIB,
+            batch_events_max: 10_000,
+            head_bytes_max: 16 * KIB,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idempotency_window: Duration::from_mins(5),
+            idempotency_keys_max: 100_000,
+        }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_mins(10),
+            memory: 64 * MIB,
+            rules: Vec::new(),
+        }
+    }
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(30),
+            retry: Duration::from_secs(3),
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self {
+            drain_grace: Duration::from_secs(5),
+            drain_time: Duration::from_mins(1),
+        }
+    }
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self {
+            kind: BrokerKind::Memory,
+            path: None,
+            url: None,
+            prefix: None,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// The full names of all settings. A test holds it against the structs above.
+pub(crate) const KEYS: &[&str] = &[
+    "listen",
+    "limits.max_connections",
+    "limits.at_capacity",
+    "limits.slow_client",
+    "limits.stall_timeout",
+    "limits.max_lifetime",
+    "limits.send_buffer_bytes",
+    "limits.topics_per_subscription_max",
+    "limits.patterns_per_subscription_max",
+    "limits.event_bytes_max",
+    "limits.body_bytes_max",
+    "limits.batch_events_max",
+    "limits.head_bytes_max",
+    "limits.head_timeout",
+    "limits.body_timeout",
+    "limits.idempotency_window",
+    "limits.idempotency_keys_max",
+    "history.ttl",
+    "history.memory",
+    "history.rules",
+    "stream.heartbeat",
+    "stream.retry",
+    "shutdown.drain_grace",
+    "shutdown.drain_time",
+    "broker.kind",
+    "broker.path",
+    "broker.url",
+    "broker.prefix",
+    "node.id",
+    "auth.anonymous.subscribe",
+    "auth.anonymous.publish",
+    "auth.anonymous.admin",
+    "cors.origins",
+    "log.level",
+    "log.format",
+];
