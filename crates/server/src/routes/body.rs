@@ -1,0 +1,52 @@
+//! Reading request bodies with a limit on their size and on their silence.
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http_body_util::BodyExt;
+use tidewire::problem::{Code, Problem};
+
+use crate::config::Limits;
+
+/// The next piece of a body; `None` at its end.
+pub(super) async fn next_chunk(body: &mut Body, limits: &Limits) -> Result<Option<Bytes>, Problem> {
+    loop {
+        match tokio::time::timeout(limits.body_timeout, body.frame()).await {
+            Err(_) => {
+                return Err(Problem::new(Code::BodyTimeout, "the body fell silent for longer than `limits.body_timeout`"));
+            }
+            Ok(None) => return Ok(None),
+            Ok(Some(Err(error))) => return Err(Problem::new(Code::BadBody, format!("the body broke off: {error}"))),
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+/// A whole body.
+pub(super) async fn read(mut body: Body, headers: &HeaderMap, limits: &Limits) -> Result<Bytes, Problem> {
+    let bytes_max = limits.body_bytes_max;
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
+        return Err(too_large(bytes_max));
+    }
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = next_chunk(&mut body, limits).await? {
+        if whole.len() + chunk.len() > bytes_max {
+            return Err(too_large(bytes_max));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
+}
+
+fn too_large(bytes_max: usize) -> Problem {
+    let detail = format!(
+        "a body may have {bytes_max} bytes (`limits.body_bytes_max`); a stream of `application/x-ndjson` may be of any length"
+    );
+    Problem::new(Code::BodyTooLarge, detail).with("max", bytes_max)
+}

@@ -1,0 +1,146 @@
+//! `tidewire serve`: from the configuration to a hub that listens, and from a signal to its end.
+
+use std::io::Write;
+use std::time::Duration;
+
+use tidewire::broker::MemoryBroker;
+use tidewire::core::log::{Retention, RetentionRule};
+use tidewire::core::subscription::SlowClient;
+use tidewire::{AtCapacity, Hub, Pattern, ServeOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::client::notice;
+use crate::config::{self, Config, LogFormat};
+use crate::exit::Exit;
+use crate::routes::{self, Access};
+
+/// Descriptors that the hub needs beside those of its connections.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// Serves until a signal comes.
+pub(crate) fn run(config: &Config) -> Exit {
+    start_logging(config);
+    let (access, hub) = match (Access::new(config), hub(config)) {
+        (Ok(access), Ok(hub)) => (access, hub),
+        (Err(error), _) | (_, Err(error)) => {
+            notice(format_args!("error: {error}"));
+            return Exit::Usage;
+        }
+    };
+    raise_descriptor_limit(config.limits.max_connections as u64);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            notice(format_args!("error: can't start: {error}"));
+            return Exit::Failure;
+        }
+    };
+    match runtime.block_on(serve(config, &hub, access)) {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            notice(format_args!("error: can't serve on {}: {error}", config.listen));
+            Exit::Failure
+        }
+    }
+}
+
+async fn serve(config: &Config, hub: &Hub, access: Access) -> std::io::Result<()> {
+    let listener = tidewire::bind(config.listen)?;
+    let router = routes::router(hub, config, access);
+    let options = ServeOptions {
+        head_bytes_max: config.limits.head_bytes_max,
+        head_timeout: config.limits.head_timeout,
+        send_buffer_bytes: config.limits.send_buffer_bytes,
+        peer_timeout: config.limits.stall_timeout.saturating_mul(2).max(Duration::from_secs(10)),
+        drain_grace: config.shutdown.drain_grace,
+        drain_time: config.shutdown.drain_time,
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let draining = hub.clone();
+    let stop = async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        draining.start_draining();
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            notice(format_args!("second signal: ending at once"));
+            std::process::exit(1);
+        });
+    };
+    announce(listener.local_addr()?);
+    tidewire::serve(listener, router).with_options(options).with_graceful_shutdown(stop).await?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Says where the hub is. The only line on standard output, for people and scripts alike.
+fn announce(address: std::net::SocketAddr) {
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "tidewire {} serves on http://{address}", env!("CARGO_PKG_VERSION"));
+    let _ = out.flush();
+}
+
+fn hub(config: &Config) -> Result<Hub, String> {
+    let limits = &config.limits;
+    let builder = Hub::builder()
+        .history(retention(&config.history)?)
+        .max_connections(limits.max_connections)
+        .at_capacity(match limits.at_capacity {
+            config::AtCapacity::EvictOldest => AtCapacity::EvictOldest,
+            config::AtCapacity::Reject => AtCapacity::Reject,
+        })
+        .slow_client(match limits.slow_client {
+            config::SlowClient::Close => SlowClient::Close,
+            config::SlowClient::Skip => SlowClient::Skip,
+        })
+        .heartbeat(config.stream.heartbeat)
+        .retry(config.stream.retry)
+        .stall_timeout(limits.stall_timeout)
+        .max_lifetime(limits.max_lifetime)
+        .event_bytes_max(limits.event_bytes_max)
+        .names_per_subscription_max(limits.topics_per_subscription_max, limits.patterns_per_subscription_max)
+        .broker(MemoryBroker::new(limits.idempotency_window, limits.idempotency_keys_max));
+    Ok(builder.build())
+}
+
+fn retention(history: &config::History) -> Result<Retention, String> {
+    let rule = |rule: &config::HistoryRule| {
+        let pattern = Pattern::new(&rule.pattern)
+            .map_err(|error| format!("history.rules: `{}` is no pattern: {error}", rule.pattern))?;
+        Ok(RetentionRule { pattern, ttl_ms: rule.ttl.map(millis), events_max: rule.events_max })
+    };
+    Ok(Retention {
+        ttl_ms: millis(history.ttl),
+        memory_bytes: history.memory,
+        rules: history.rules.iter().map(rule).collect::<Result<_, String>>()?,
+    })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn start_logging(config: &Config) {
+    // The configuration was checked, so the filter is valid.
+    let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => logging.init(),
+        LogFormat::Json => logging.json().init(),
+    }
+}
+
+/// Every connection is a descriptor, and the customary limit of 1,024 is for programs of another kind.
+fn raise_descriptor_limit(connections: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let current = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if current < connections + SPARE_DESCRIPTORS {
+        tracing::warn!(
+            current,
+            "fewer file descriptors than limits.max_connections needs; raise the limit (ulimit -n, LimitNOFILE)"
+        );
+    }
+}
