@@ -4,6 +4,7 @@ mod cli;
 mod client;
 mod config;
 mod exit;
+mod publish;
 mod watch;
 
 use std::io::Write;
@@ -20,10 +21,7 @@ fn main() -> ExitCode {
         Command::Serve(_) => Exit::Failure,
         Command::Config(settings) => print_config(&settings),
         Command::Watch(args) => block_on(watch::run(args)),
-        Command::Publish(args) => {
-            let _ = args;
-            Exit::Failure
-        }
+        Command::Publish(args) => block_on(publish::run(args)),
     };
     exit.into()
 }
