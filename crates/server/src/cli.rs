@@ -53,8 +53,8 @@ pub(crate) enum Command {
 }
 
 const SERVE_HELP: &str = "\
-Every setting has a default and one name; `tidewire config` prints them all. It can be set in a file, in the
-environment (history.ttl is TIDEWIRE_HISTORY__TTL, lists are comma-separated) and, for a few, by a flag.
+Every setting has a default and one name; `tidewire config` prints them all. It can be set in a file, in the \
+environment (history.ttl is TIDEWIRE_HISTORY__TTL, lists are comma-separated) and, for a few, by a flag. \
 A flag wins over the environment, the environment over the file.
 
 Examples:
@@ -70,8 +70,12 @@ Examples:
 /// Where settings come from besides the environment.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Settings {
-    /// Read settings from this TOML or YAML file [env: TIDEWIRE_CONFIG]
-    #[arg(long, value_name = "FILE")]
+    // Not clap's `env`, which would be an argument, and those conflict with commands.
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "Read settings from this TOML or YAML file [env: TIDEWIRE_CONFIG]"
+    )]
     pub(crate) config: Option<PathBuf>,
     /// Address and port to serve on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -108,6 +112,7 @@ pub(crate) struct HubArgs {
     #[arg(
         long,
         env = "TIDEWIRE_URL",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:8080",
         value_name = "URL"
     )]
@@ -145,7 +150,7 @@ pub(crate) struct WatchArgs {
 }
 
 const WATCH_HELP: &str = "\
-A lost connection is resumed where it was, also over a restart of the hub. Exits with 0 when all topics have ended,
+A lost connection is resumed where it was, also over a restart of the hub. Exits with 0 when all topics have ended, \
 with 1 when the hub refuses. What is not an event (notices, warnings about gaps) goes to standard error.
 
 Examples:
@@ -179,7 +184,7 @@ pub(crate) struct PublishArgs {
 }
 
 const PUBLISH_HELP: &str = "\
-Lines go out within 50 ms, many at a time when they come fast. Each request is repeated safely until the hub has
+Lines go out within 50 ms, many at a time when they come fast. Each request is repeated safely until the hub has \
 answered, so a restart of the hub loses nothing.
 
 Examples:

@@ -1,5 +1,7 @@
 //! The configuration as a user meets it: the binary, its files, its environment and what it says about mistakes.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

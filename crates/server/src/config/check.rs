@@ -14,6 +14,9 @@ use super::values::{format_bytes, format_duration};
 
 const MIB: usize = 1024 * 1024;
 
+/// A time below this ends everything before it began, and is a mistaken unit.
+const TIME_MIN: Duration = Duration::from_millis(100);
+
 /// hyper refuses a smaller read buffer, and the head is read into that.
 const HEAD_BYTES_MIN: usize = 8 * 1024;
 
@@ -31,11 +34,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
         config.stream.heartbeat,
         Duration::from_secs(1),
     )?;
-    check.duration(
-        "stream.retry",
-        config.stream.retry,
-        Duration::from_millis(100),
-    )?;
+    check.duration("stream.retry", config.stream.retry, TIME_MIN)?;
     check.broker(config.broker.kind)?;
     check.node_id(config.node.id.as_deref())?;
     for (index, origin) in config.cors.origins.iter().enumerate() {
@@ -126,13 +125,13 @@ impl Check<'_> {
             ("limits.head_timeout", limits.head_timeout),
             ("limits.body_timeout", limits.body_timeout),
         ] {
-            self.duration(key, value, Duration::from_secs(1))?;
+            self.duration(key, value, TIME_MIN)?;
         }
         Ok(())
     }
 
     fn history(&self, history: &History) -> Result<(), ConfigError> {
-        self.duration("history.ttl", history.ttl, Duration::from_secs(1))?;
+        self.duration("history.ttl", history.ttl, TIME_MIN)?;
         self.bytes("history.memory", history.memory, MIB)?;
         for (index, rule) in history.rules.iter().enumerate() {
             let key = |name: &str| format!("history.rules[{index}]{name}");
@@ -141,7 +140,7 @@ impl Check<'_> {
                 return self.refuse(&key(""), given, "a pattern with ttl, events_max or both");
             }
             if let Some(ttl) = rule.ttl {
-                self.duration(&key(".ttl"), ttl, Duration::from_secs(1))?;
+                self.duration(&key(".ttl"), ttl, TIME_MIN)?;
                 if ttl > history.ttl {
                     let most = format_duration(history.ttl);
                     let allowed =

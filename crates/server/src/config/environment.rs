@@ -60,19 +60,24 @@ fn is_setting(key: &str) -> bool {
     })
 }
 
+const TABLE_ALLOWED: &str =
+    "a table as TOML, such as {a = 1, b = \"2\"}, or a variable for each of its settings";
+
 /// A table is TOML, and read here, so that it is laid over what a file says about its other settings.
 fn table(key: &str, value: &str, origin: Origin) -> Result<Node, ConfigError> {
     let parsed = parse_toml_value(value, &origin).ok();
-    parsed.filter(|node| matches!(node.value, Value::Map(_))).ok_or_else(|| {
-        ConfigError::Setting(Box::new(SettingError {
-            key: key.to_owned(),
-            problem: "bad value".to_owned(),
-            given: Some(Value::Untyped(value.to_owned()).to_string()),
-            allowed: Some(format!("a table as TOML, such as {{a = 1, b = \"2\"}}, or a variable for each of its settings")),
-            origin,
-            hint: None,
-        }))
-    })
+    parsed
+        .filter(|node| matches!(node.value, Value::Map(_)))
+        .ok_or_else(|| {
+            ConfigError::Setting(Box::new(SettingError {
+                key: key.to_owned(),
+                problem: "bad value".to_owned(),
+                given: Some(Value::Untyped(value.to_owned()).to_string()),
+                allowed: Some(TABLE_ALLOWED.to_owned()),
+                origin,
+                hint: None,
+            }))
+        })
 }
 
 /// Kubernetes gives every pod variables for each service, and a service may well be named `tidewire…`.

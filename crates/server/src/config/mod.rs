@@ -2,12 +2,13 @@
 //!
 //! - `schema`: every setting with its type and default. `values`, `secret`: how they are written.
 //! - `files`, `environment`: each layer to a `tree` whose nodes know where they were written.
-//! - `reader`: the merged tree to the schema. `check`: what types can't say.
+//! - `reader`, `fault`: the merged tree to the schema. `check`: what types can't say.
 //! - `error`: what is said about a mistake, with its line.
 
 mod check;
 mod environment;
 mod error;
+mod fault;
 mod files;
 mod reader;
 mod schema;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use error::ConfigError;
 pub(crate) use schema::*;
 use tree::{Node as Tree, Origin, Value};
-pub(crate) use values::{format_duration, parse_duration};
+pub(crate) use values::parse_duration;
 
 use crate::cli::Settings;
 

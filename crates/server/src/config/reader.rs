@@ -4,19 +4,17 @@
 //! Text from the environment and from flags takes the type that the schema asks for: `10000` is a number where one is
 //! wanted, `a,b` a list. A list can also be written there as TOML: `[{pattern = "a", ttl = "1m"}]`.
 
-use std::fmt;
-
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess,
+    DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess,
+    Visitor,
 };
-use serde::de::{Expected, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::error::{ConfigError, SettingError, did_you_mean, nearest, nearest_keys};
+use super::error::ConfigError;
+use super::fault::{Fault, Kind, Place};
 use super::files::parse_toml_value;
-use super::secret::mask;
-use super::tree::{Entry, Node, Origin, Value};
+use super::tree::{Entry, Node, Value};
 
 /// Reads a `T` from the settings in `root`; what is not there is left to the type's defaults.
 pub(super) fn read<T: DeserializeOwned>(root: &Node) -> Result<T, ConfigError> {
@@ -47,7 +45,7 @@ impl Reader<'_> {
     }
 
     fn fault(&self, kind: Kind) -> Fault {
-        Fault { kind, place: None }.at(self)
+        Fault { kind, place: None }.at(&self.key, self.node)
     }
 
     /// What untyped text says when a list is wanted.
@@ -89,7 +87,7 @@ impl Reader<'_> {
             }),
             Value::Map(entries) => visitor.visit_map(Entries {
                 reader: self,
-                entries: entries.iter(),
+                left: entries.iter(),
                 current: None,
             }),
         }
@@ -109,7 +107,7 @@ impl Reader<'_> {
             // A table whose every line is a comment.
             Value::Null => visitor.visit_map(Entries {
                 reader: self,
-                entries: [].iter(),
+                left: [].iter(),
                 current: None,
             }),
             _ => self.visit_any(visitor),
@@ -121,7 +119,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     type Error = Fault;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.visit_any(visitor).map_err(|fault| fault.at(&self))
+        self.visit_any(visitor)
+            .map_err(|fault| fault.at(&self.key, self.node))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -143,7 +142,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.visit_number(visitor).map_err(|fault| fault.at(&self))
+        self.visit_number(visitor)
+            .map_err(|fault| fault.at(&self.key, self.node))
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -171,11 +171,13 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             },
             _ => return Err(self.fault(Kind::Value("a list, such as [\"a\", \"b\"]".to_owned()))),
         };
-        list.visit_any(visitor).map_err(|fault| fault.at(&self))
+        list.visit_any(visitor)
+            .map_err(|fault| fault.at(&self.key, self.node))
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.visit_table(visitor).map_err(|fault| fault.at(&self))
+        self.visit_table(visitor)
+            .map_err(|fault| fault.at(&self.key, self.node))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -188,7 +190,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         if !is_table {
             return Err(self.fault(Kind::Value(format!("a table with {}", fields.join(", ")))));
         }
-        self.visit_table(visitor).map_err(|fault| fault.at(&self))
+        self.visit_table(visitor)
+            .map_err(|fault| fault.at(&self.key, self.node))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -200,7 +203,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         match &self.node.value {
             Value::Text(text) | Value::Untyped(text) => {
                 let text: StrDeserializer<'_, Fault> = text.as_str().into_deserializer();
-                visitor.visit_enum(text).map_err(|fault| fault.at(&self))
+                visitor
+                    .visit_enum(text)
+                    .map_err(|fault| fault.at(&self.key, self.node))
             }
             _ => Err(self.fault(Kind::Variant(variants))),
         }
@@ -247,7 +252,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 /// The entries of a table.
 struct Entries<'a> {
     reader: &'a Reader<'a>,
-    entries: std::slice::Iter<'a, Entry>,
+    left: std::slice::Iter<'a, Entry>,
     current: Option<&'a Entry>,
 }
 
@@ -258,7 +263,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Fault> {
-        self.current = self.entries.next();
+        self.current = self.left.next();
         let Some(entry) = self.current else {
             return Ok(None);
         };
@@ -279,147 +284,5 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         let entry = self.current.expect("serde asks for a value after its key");
         seed.deserialize(self.reader.child(&entry.name, &entry.node))
-    }
-}
-
-/// A serde error that keeps what serde's own would put into one string.
-#[derive(Debug)]
-struct Fault {
-    kind: Kind,
-    place: Option<Place>,
-}
-
-#[derive(Debug)]
-enum Kind {
-    /// No such key; these are there.
-    Key(&'static [&'static str]),
-    /// Not one of these.
-    Variant(&'static [&'static str]),
-    /// A table without one of its keys.
-    Missing(&'static str),
-    /// A bad value; this is allowed.
-    Value(String),
-}
-
-#[derive(Debug)]
-struct Place {
-    key: String,
-    given: Option<String>,
-    origin: Origin,
-}
-
-impl Fault {
-    /// Says where it happened, unless somebody deeper did.
-    fn at(mut self, reader: &Reader<'_>) -> Self {
-        let shown = || match &reader.node.value {
-            Value::Text(url) | Value::Untyped(url) if reader.key == "broker.url" => {
-                format!("{:?}", mask(url))
-            }
-            value => value.to_string(),
-        };
-        self.place.get_or_insert_with(|| Place {
-            key: reader.key.clone(),
-            given: Some(shown()),
-            origin: reader.node.origin.clone(),
-        });
-        self
-    }
-
-    fn explain(self) -> SettingError {
-        let Place { key, given, origin } = self.place.unwrap_or(Place {
-            key: String::new(),
-            given: None,
-            origin: Origin::Default,
-        });
-        let (problem, given, allowed, hint) = match self.kind {
-            Kind::Key(known) => (
-                "unknown setting".to_owned(),
-                None,
-                known.join(", "),
-                did_you_mean(&suggest(&key, known)),
-            ),
-            Kind::Variant(known) => {
-                let suggestions = given
-                    .as_deref()
-                    .map(|given| nearest(given.trim_matches('"'), known.iter().copied()));
-                let hint = suggestions.and_then(|names| did_you_mean(&names));
-                ("bad value".to_owned(), given, known.join(", "), hint)
-            }
-            Kind::Missing(name) => (
-                format!("`{name}` is missing"),
-                given,
-                format!("a table with {name}"),
-                None,
-            ),
-            Kind::Value(allowed) => ("bad value".to_owned(), given, allowed, None),
-        };
-        SettingError {
-            key,
-            problem,
-            given,
-            origin,
-            allowed: Some(allowed),
-            hint,
-        }
-    }
-}
-
-/// What an unknown key may mean: one of its neighbours, or a setting elsewhere.
-fn suggest(key: &str, known: &'static [&'static str]) -> Vec<String> {
-    let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
-    let dot = if table.is_empty() { "" } else { "." };
-    let neighbours = nearest(name, known.iter().copied());
-    if neighbours.is_empty() {
-        return nearest_keys(key).into_iter().map(str::to_owned).collect();
-    }
-    neighbours
-        .into_iter()
-        .map(|name| format!("{table}{dot}{name}"))
-        .collect()
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.kind)
-    }
-}
-
-impl std::error::Error for Fault {}
-
-impl de::Error for Fault {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self {
-            kind: Kind::Value(message.to_string()),
-            place: None,
-        }
-    }
-
-    fn invalid_type(_: Unexpected<'_>, allowed: &dyn Expected) -> Self {
-        Self::custom(allowed)
-    }
-
-    fn invalid_value(_: Unexpected<'_>, allowed: &dyn Expected) -> Self {
-        Self::custom(allowed)
-    }
-
-    fn unknown_field(_: &str, known: &'static [&'static str]) -> Self {
-        Self {
-            kind: Kind::Key(known),
-            place: None,
-        }
-    }
-
-    fn unknown_variant(_: &str, known: &'static [&'static str]) -> Self {
-        Self {
-            kind: Kind::Variant(known),
-            place: None,
-        }
-    }
-
-    fn missing_field(name: &'static str) -> Self {
-        Self {
-            kind: Kind::Missing(name),
-            place: None,
-        }
     }
 }

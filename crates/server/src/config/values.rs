@@ -59,6 +59,7 @@ pub(crate) mod duration {
 pub(crate) mod duration_option {
     use super::{Duration, duration};
 
+    #[expect(clippy::ref_option, reason = "serde's signature")]
     pub(crate) fn serialize<S: serde::Serializer>(
         value: &Option<Duration>,
         to: S,
@@ -164,11 +165,7 @@ pub(crate) mod count {
 pub(crate) mod count_option {
     use super::count;
 
-    #[expect(
-        clippy::ref_option,
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde's signature"
-    )]
+    #[expect(clippy::ref_option, reason = "serde's signature")]
     pub(crate) fn serialize<S: serde::Serializer>(
         value: &Option<usize>,
         to: S,
