@@ -4,7 +4,10 @@ mod cli;
 mod client;
 mod config;
 mod exit;
+mod metrics;
 mod publish;
+mod routes;
+mod serve;
 mod watch;
 
 use std::io::Write;
@@ -13,31 +16,35 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command, Settings};
+use crate::config::Config;
 use crate::exit::Exit;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let exit = match cli.command.unwrap_or(Command::Serve(cli.settings)) {
-        Command::Serve(_) => Exit::Failure,
-        Command::Config(settings) => print_config(&settings),
+        Command::Serve(settings) => configured(&settings, serve::run),
+        Command::Config(settings) => configured(&settings, print_config),
         Command::Watch(args) => block_on(watch::run(args)),
         Command::Publish(args) => block_on(publish::run(args)),
     };
     exit.into()
 }
 
-fn print_config(settings: &Settings) -> Exit {
+/// Runs a command that needs the configuration.
+fn configured(settings: &Settings, command: impl FnOnce(&Config) -> Exit) -> Exit {
     match config::load(settings) {
-        Ok(config) => {
-            // A closed standard output is no reason to fail.
-            let _ = write!(std::io::stdout(), "{}", config.to_toml());
-            Exit::Ok
-        }
+        Ok(config) => command(&config),
         Err(error) => {
             client::notice(format_args!("error: {error}"));
             Exit::Usage
         }
     }
+}
+
+fn print_config(config: &Config) -> Exit {
+    // A closed standard output is no reason to fail.
+    let _ = write!(std::io::stdout(), "{}", config.to_toml());
+    Exit::Ok
 }
 
 /// Runs a client command, for which one thread is plenty.

@@ -30,7 +30,7 @@ pub(super) async fn close(
     topic: TopicInPath,
 ) -> Result<Json<Value>, Problem> {
     let topic = topic_of(topic)?;
-    publish::check_right(rights.as_ref().map(|rights| &**rights.0), [topic.as_str()].into_iter())?;
+    publish::check_right(rights.as_deref().map(|rights| &**rights), [topic.as_str()].into_iter())?;
     let id = door.hub.close_topic(topic).await?;
     Ok(Json(json!({ "id": id.to_string() })))
 }
