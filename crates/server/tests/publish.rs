@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod support;
+mod scripted;
 
 use serde_json::json;
-use support::{Hub, Tidewire};
+use scripted::{Hub, Tidewire};
 
 #[test]
 fn data_is_sent_verbatim_with_what_was_asked_for() {
@@ -121,7 +121,7 @@ fn a_request_whose_answer_is_lost_is_repeated_with_its_key() {
         first.body.clone(),
     );
     drop(first);
-    let repeated = |request: &support::Request| {
+    let repeated = |request: &scripted::Request| {
         assert_eq!(request.header("idempotency-key"), Some(key.as_str()));
         assert_eq!(request.body, body);
     };

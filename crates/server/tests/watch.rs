@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod support;
+mod scripted;
 
 use std::time::{Duration, Instant};
 
-use support::{Hub, Tidewire, wait_for};
+use scripted::{Hub, Tidewire, wait_for};
 
 #[test]
 fn a_broken_connection_is_resumed_where_it_was_until_the_topic_ends() {
