@@ -1,0 +1,20 @@
+# Every task of the project. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint
+
+help: ## List the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what the tests need beside Rust (does only what is missing)
+	@scripts/setup.sh
+
+run: ## Build the hub and serve on http://127.0.0.1:8080
+	cargo run --release
+
+test: setup ## Run every test
+	cargo test --workspace
+
+lint: ## Check formatting, lints and documentation; warnings fail
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
