@@ -1,0 +1,153 @@
+//! The hub as its users run it: the binary, in a process and a folder of its own, on a free port.
+
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{Response, WAIT_MAX, free_port, http};
+
+/// Runs these tests against another build (`target/release/tidewire`, say) than the one that cargo made for them.
+const OTHER_BINARY: &str = "TIDEWIRE_TEST_BINARY";
+
+/// The file in its folder that takes what it writes.
+const OUTPUT: &str = "output.log";
+
+/// A running hub. It is killed on drop; if the test failed, what it wrote is shown.
+pub(crate) struct Hub {
+    port: u16,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    /// Where it runs, so that it neither reads nor writes a file of the checkout. Outlives restarts, as does [`OUTPUT`].
+    folder: TempDir,
+    process: Child,
+}
+
+impl Hub {
+    /// Starts `tidewire serve` with these arguments and this environment; returns when it is ready.
+    pub(crate) fn spawn(args: &[&str], env: &[(&str, &str)]) -> Self {
+        let port = free_port();
+        let args: Vec<_> = args.iter().map(ToString::to_string).collect();
+        let env: Vec<_> = env
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect();
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let process = start(port, &args, &env, &folder);
+        let mut hub = Self {
+            port,
+            args,
+            env,
+            folder,
+            process,
+        };
+        hub.wait_until_ready();
+        hub
+    }
+
+    /// Kills it as a crash would, and starts it again on the same port and in the same folder.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        self.process = start(self.port, &self.args, &self.env, &self.folder);
+        self.wait_until_ready();
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Response {
+        self.request("GET", path, None)
+    }
+
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        content: Option<(&str, &str)>,
+    ) -> Response {
+        http::request(self.port, method, path, content)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// Publishes an event named `tick`; returns its id.
+    pub(crate) fn publish(&self, topic: &str, data: &Value) -> String {
+        publish(self.port, topic, data)
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + WAIT_MAX;
+        while !http::request(self.port, "GET", "/readyz", None)
+            .is_ok_and(|answer| answer.status == 200)
+        {
+            if let Some(status) = self.process.try_wait().expect("a child can be waited for") {
+                panic!("the hub ended before it was ready: {status}");
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the hub is not ready after {WAIT_MAX:?}"
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn kill(&mut self) {
+        // An error says that it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            let output = fs::read_to_string(self.folder.path().join(OUTPUT)).unwrap_or_default();
+            eprintln!("--- the hub on port {} wrote:\n{output}---", self.port);
+        }
+    }
+}
+
+/// As [`Hub::publish`], for a thread that doesn't own the hub.
+pub(crate) fn publish(port: u16, topic: &str, data: &Value) -> String {
+    let body = json!({"topic": topic, "event": "tick", "data": data}).to_string();
+    let answer = http::request(port, "POST", "/events", Some(("application/json", &body)))
+        .unwrap_or_else(|error| panic!("publishing {body}: {error}"));
+    assert_eq!(answer.status, 200, "publishing {body}: {answer:?}");
+    answer.json()["id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no id: {answer:?}"))
+        .to_owned()
+}
+
+fn start(port: u16, args: &[String], env: &[(String, String)], folder: &TempDir) -> Child {
+    let binary =
+        std::env::var(OTHER_BINARY).unwrap_or_else(|_| env!("CARGO_BIN_EXE_tidewire").to_owned());
+    let output = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.path().join(OUTPUT));
+    let output = output.expect("a file can be made in a new folder");
+    let mut command = Command::new(&binary);
+    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("TIDEWIRE_")) {
+        command.env_remove(key); // what a developer has set is none of the test's
+    }
+    command
+        .arg("serve")
+        .args(args)
+        .env("TIDEWIRE_LISTEN", format!("127.0.0.1:{port}"))
+        .envs(env.iter().map(|(key, value)| (key, value)))
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().expect("a file can be cloned"))
+        .stderr(output)
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {binary}: {error}"))
+}
