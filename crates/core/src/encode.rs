@@ -3,7 +3,7 @@
 //! [`encode`] runs once for each published event and is the publisher's hot path: one reservation, then copies. The
 //! control frames are written per connection. Fields are `name: value`, with the one space that parsers take off.
 
-use memchr::memchr2;
+use memchr::{memchr2, memrchr};
 use serde_json::json;
 
 /// A sign of life. It has no blank line of its own: that makes some clients fire an empty message.
@@ -18,6 +18,9 @@ const BLOCK_OVERHEAD_BYTES: usize = 64;
 /// Appends one event. `data` becomes a `data:` line for each of its lines, however those end; empty data becomes one
 /// empty line, which makes clients fire an event (without any `data:` line they would not).
 ///
+/// The id comes last: some clients take it as soon as they see its line, and would skip an event that breaks off behind
+/// it when they resume.
+///
 /// `id` and `event` must have no CR, LF or NUL, see [`Event::validate`](crate::Event::validate).
 pub fn encode(
     out: &mut Vec<u8>,
@@ -28,9 +31,6 @@ pub fn encode(
 ) {
     let values = id.map_or(0, <[u8]>::len) + event.map_or(0, str::len) + data.len();
     out.reserve(values + BLOCK_OVERHEAD_BYTES);
-    if let Some(id) = id {
-        line(out, b"id: ", id);
-    }
     if let Some(event) = event {
         line(out, b"event: ", event.as_bytes());
     }
@@ -48,7 +48,17 @@ pub fn encode(
         rest = &rest[end + end_bytes..];
     }
     line(out, b"data: ", rest);
+    if let Some(id) = id {
+        line(out, b"id: ", id);
+    }
     out.push(b'\n');
+}
+
+/// The id of an encoded event.
+pub(crate) fn id_of(encoded: &[u8]) -> Option<&str> {
+    let lines = encoded.strip_suffix(b"\n\n")?;
+    let last = &lines[memrchr(b'\n', lines).map_or(0, |end| end + 1)..];
+    std::str::from_utf8(last.strip_prefix(b"id: ")?).ok()
 }
 
 /// Appends a reconnection time, as a line that still needs a block to stand in.
@@ -77,10 +87,11 @@ pub fn checkpoint(out: &mut Vec<u8>, id: &[u8]) {
     out.push(b'\n');
 }
 
-/// Appends the event that says that events after the id `from` are missing, and why.
-pub fn gap(out: &mut Vec<u8>, from: Option<&str>, reason: &str) {
+/// Appends the event that says that events after the id `from` are missing, and why. Its own id is the position where
+/// delivery goes on, so that a client which loses the connection before the next event isn't told again.
+pub fn gap(out: &mut Vec<u8>, resumed: &[u8], from: Option<&str>, reason: &str) {
     let data = json!({ "from": from, "reason": reason }).to_string();
-    encode(out, None, Some("gap"), None, &data);
+    encode(out, Some(resumed), Some("gap"), None, &data);
 }
 
 /// The data of the event that ends a topic.
@@ -121,7 +132,7 @@ mod tests {
                 Some(u64::MAX),
                 "{\"n\":1}"
             )),
-            "id: ~1-7\nevent: tick\nretry: 18446744073709551615\ndata: {\"n\":1}\n\n"
+            "event: tick\nretry: 18446744073709551615\ndata: {\"n\":1}\nid: ~1-7\n\n"
         );
         assert_eq!(
             written(|out| encode(out, None, None, None, "x")),
@@ -152,6 +163,22 @@ mod tests {
     }
 
     #[test]
+    fn the_id_of_an_encoded_event_is_read_off_its_end() {
+        let mut out = Vec::new();
+        encode(
+            &mut out,
+            Some(b"order 7"),
+            Some("id: x"),
+            None,
+            "a\nid: y\n",
+        );
+        assert_eq!(id_of(&out), Some("order 7"));
+        out.clear();
+        encode(&mut out, None, None, None, "id: y");
+        assert_eq!(id_of(&out), None);
+    }
+
+    #[test]
     fn the_reservation_holds_an_event_on_one_line() {
         let overhead = written(|out| encode(out, Some(b""), Some(""), Some(u64::MAX), ""));
         assert!(overhead.len() <= BLOCK_OVERHEAD_BYTES, "{}", overhead.len());
@@ -169,12 +196,12 @@ mod tests {
     #[test]
     fn texts_in_control_frames_are_escaped() {
         assert_eq!(
-            written(|out| gap(out, None, "lagged")),
-            "event: gap\ndata: {\"from\":null,\"reason\":\"lagged\"}\n\n"
+            written(|out| gap(out, b"~1-7", None, "lagged")),
+            "event: gap\ndata: {\"from\":null,\"reason\":\"lagged\"}\nid: ~1-7\n\n"
         );
         assert_eq!(
-            written(|out| gap(out, Some("a\"\\\r\nb"), "unknown_id")),
-            "event: gap\ndata: {\"from\":\"a\\\"\\\\\\r\\nb\",\"reason\":\"unknown_id\"}\n\n"
+            written(|out| gap(out, b"~1-7", Some("a\"\\\r\nb"), "unknown_id")),
+            "event: gap\ndata: {\"from\":\"a\\\"\\\\\\r\\nb\",\"reason\":\"unknown_id\"}\nid: ~1-7\n\n"
         );
         assert_eq!(end_data("room:\"é\""), "{\"topic\":\"room:\\\"é\\\"\"}");
     }

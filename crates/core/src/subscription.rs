@@ -483,18 +483,14 @@ impl Batch {
     }
 }
 
-/// Writes a `gap` event. Its id is the position where delivery goes on, so that a client which loses the connection
-/// before the next event isn't told again.
+/// Writes a `gap` event.
 pub(crate) fn write_gap(
     out: &mut Vec<u8>,
     resumed: NativeId,
     from: Option<&str>,
     reason: GapReason,
 ) {
-    out.extend_from_slice(b"id: ");
-    resumed.write(out);
-    out.push(b'\n');
-    encode::gap(out, from, reason.as_str());
+    encode::gap(out, resumed.to_string().as_bytes(), from, reason.as_str());
 }
 
 impl Log {

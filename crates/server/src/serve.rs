@@ -29,7 +29,10 @@ pub(crate) fn run(config: &Config) -> Exit {
         }
     };
     raise_descriptor_limit(config.limits.max_connections as u64);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             notice(format_args!("error: can't start: {error}"));
@@ -39,7 +42,10 @@ pub(crate) fn run(config: &Config) -> Exit {
     match runtime.block_on(serve(config, &hub, access)) {
         Ok(()) => Exit::Ok,
         Err(error) => {
-            notice(format_args!("error: can't serve on {}: {error}", config.listen));
+            notice(format_args!(
+                "error: can't serve on {}: {error}",
+                config.listen
+            ));
             Exit::Failure
         }
     }
@@ -52,7 +58,11 @@ async fn serve(config: &Config, hub: &Hub, access: Access) -> std::io::Result<()
         head_bytes_max: config.limits.head_bytes_max,
         head_timeout: config.limits.head_timeout,
         send_buffer_bytes: config.limits.send_buffer_bytes,
-        peer_timeout: config.limits.stall_timeout.saturating_mul(2).max(Duration::from_secs(10)),
+        peer_timeout: config
+            .limits
+            .stall_timeout
+            .saturating_mul(2)
+            .max(Duration::from_secs(10)),
         drain_grace: config.shutdown.drain_grace,
         drain_time: config.shutdown.drain_time,
     };
@@ -69,7 +79,10 @@ async fn serve(config: &Config, hub: &Hub, access: Access) -> std::io::Result<()
         });
     };
     announce(listener.local_addr()?);
-    tidewire::serve(listener, router).with_options(options).with_graceful_shutdown(stop).await?;
+    tidewire::serve(listener, router)
+        .with_options(options)
+        .with_graceful_shutdown(stop)
+        .await?;
     tracing::info!("ended");
     Ok(())
 }
@@ -77,7 +90,11 @@ async fn serve(config: &Config, hub: &Hub, access: Access) -> std::io::Result<()
 /// Says where the hub is. The only line on standard output, for people and scripts alike.
 fn announce(address: std::net::SocketAddr) {
     let mut out = std::io::stdout();
-    let _ = writeln!(out, "tidewire {} serves on http://{address}", env!("CARGO_PKG_VERSION"));
+    let _ = writeln!(
+        out,
+        "tidewire {} serves on http://{address}",
+        env!("CARGO_PKG_VERSION")
+    );
     let _ = out.flush();
 }
 
@@ -99,8 +116,14 @@ fn hub(config: &Config) -> Result<Hub, String> {
         .stall_timeout(limits.stall_timeout)
         .max_lifetime(limits.max_lifetime)
         .event_bytes_max(limits.event_bytes_max)
-        .names_per_subscription_max(limits.topics_per_subscription_max, limits.patterns_per_subscription_max)
-        .broker(MemoryBroker::new(limits.idempotency_window, limits.idempotency_keys_max));
+        .names_per_subscription_max(
+            limits.topics_per_subscription_max,
+            limits.patterns_per_subscription_max,
+        )
+        .broker(MemoryBroker::new(
+            limits.idempotency_window,
+            limits.idempotency_keys_max,
+        ));
     Ok(builder.build())
 }
 
@@ -108,12 +131,20 @@ fn retention(history: &config::History) -> Result<Retention, String> {
     let rule = |rule: &config::HistoryRule| {
         let pattern = Pattern::new(&rule.pattern)
             .map_err(|error| format!("history.rules: `{}` is no pattern: {error}", rule.pattern))?;
-        Ok(RetentionRule { pattern, ttl_ms: rule.ttl.map(millis), events_max: rule.events_max })
+        Ok(RetentionRule {
+            pattern,
+            ttl_ms: rule.ttl.map(millis),
+            events_max: rule.events_max,
+        })
     };
     Ok(Retention {
         ttl_ms: millis(history.ttl),
         memory_bytes: history.memory,
-        rules: history.rules.iter().map(rule).collect::<Result<_, String>>()?,
+        rules: history
+            .rules
+            .iter()
+            .map(rule)
+            .collect::<Result<_, String>>()?,
     })
 }
 
@@ -124,7 +155,9 @@ fn millis(duration: Duration) -> u64 {
 fn start_logging(config: &Config) {
     // The configuration was checked, so the filter is valid.
     let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => logging.init(),
         LogFormat::Json => logging.json().init(),
@@ -135,7 +168,13 @@ fn start_logging(config: &Config) {
 fn raise_descriptor_limit(connections: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
     let current = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     if current < connections + SPARE_DESCRIPTORS {
         tracing::warn!(

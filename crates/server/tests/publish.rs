@@ -4,8 +4,8 @@
 
 mod scripted;
 
-use serde_json::json;
 use scripted::{Hub, Tidewire};
+use serde_json::json;
 
 #[test]
 fn data_is_sent_verbatim_with_what_was_asked_for() {

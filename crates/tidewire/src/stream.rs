@@ -4,7 +4,7 @@
 //! when there is nothing, it leaves its waker with the connection and sleeps.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -255,14 +255,27 @@ impl StreamBody {
     }
 }
 
+/// A stream that ended within an event. As an error it makes the server break the connection off, where a clean end
+/// would make some clients take the half event for a whole one.
+#[derive(Debug)]
+struct CutShort;
+
+impl fmt::Display for CutShort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the stream had to end within an event")
+    }
+}
+
+impl std::error::Error for CutShort {}
+
 impl http_body::Body for StreamBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = CutShort;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> TaskPoll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> TaskPoll<Option<Result<Frame<Bytes>, CutShort>>> {
         let this = self.get_mut();
         if this.done {
             return TaskPoll::Ready(None);
@@ -276,6 +289,10 @@ impl http_body::Body for StreamBody {
         let frame = match this.read_on() {
             None => return TaskPoll::Pending,
             Some(Ok(bytes)) => Some(bytes),
+            Some(Err(reason)) if this.subscription.is_within_event() => {
+                this.end(reason);
+                return TaskPoll::Ready(Some(Err(CutShort)));
+            }
             Some(Err(reason)) => this.end(reason),
         };
         let now_ms = now_ms();

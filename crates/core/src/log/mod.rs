@@ -28,7 +28,7 @@ pub(crate) use self::retention::Mark;
 use self::retention::TrimTable;
 pub use self::retention::{Retention, RetentionRule};
 pub(crate) use self::store::{Entry, Kind, Seq, Store, Topics};
-use crate::encode::encode;
+use crate::encode::{encode, id_of};
 use crate::event::Event;
 use crate::filter::{FilterKey, Filters};
 use crate::id::{Epoch, NativeId, Offset, Tombstone, topic_hash};
@@ -579,10 +579,4 @@ impl Log {
 
 fn own_id_memory(id: &str) -> usize {
     id.len() + size_of::<(Box<str>, Seq)>() + 8
-}
-
-/// The id that stands at the head of an encoded event.
-fn id_of(encoded: &[u8]) -> Option<&str> {
-    let line = &encoded[..memchr::memchr(b'\n', encoded)?];
-    std::str::from_utf8(line.strip_prefix(b"id: ")?).ok()
 }
