@@ -537,7 +537,7 @@ impl Log {
             let mut is_match = |topic: &TopicKey| {
                 *matches
                     .entry(*topic)
-                    .or_insert_with(|| state.pattern.matches(self.topic(*topic).name()))
+                    .or_insert_with(|| self.matches(&state.pattern, *topic))
             };
             let of_pattern = |seq: &Seq| {
                 self.store
@@ -550,6 +550,11 @@ impl Log {
             state.complete_from = base;
         }
         self.trim();
+    }
+
+    /// Whether a pattern stands for a topic. [`EVERYONE`] is none, though `**` would match its empty name.
+    fn matches(&self, pattern: &Pattern, topic: TopicKey) -> bool {
+        topic != EVERYONE && pattern.matches(self.topic(topic).name())
     }
 
     pub(crate) fn retention(&self) -> &Retention {
