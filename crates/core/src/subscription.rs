@@ -337,7 +337,7 @@ impl Subscription {
             return Some(CloseReason::Lagged);
         }
         let mut chains = self.chain_keys(log, own);
-        if chains.any(|key| log.chain(key).lost_since(self.next)) {
+        if chains.any(|key| log.chain(key).lost_since(self.next, self.live_from)) {
             if self.slow_client == SlowClient::Close {
                 return Some(CloseReason::Lagged);
             }

@@ -425,7 +425,7 @@ impl Log {
                 self.trimmed
                     .record(self.topics[key.0 as usize].name(), mark);
             }
-            self.unlink(key, seq);
+            self.unlink(key, seq, entry.kind);
         }
     }
 
@@ -452,15 +452,15 @@ impl Log {
         }
     }
 
-    fn unlink(&mut self, key: TopicKey, seq: Seq) {
+    fn unlink(&mut self, key: TopicKey, seq: Seq, kind: Kind) {
         let state = &mut self.topics[key.0 as usize];
-        self.index_bytes -= state.chain.trim(seq + 1);
+        self.index_bytes -= state.chain.trim(seq, kind);
         if state.end == Some(seq) {
             state.end = None;
         }
         state.refresh_patterns(&self.patterns);
         for &pattern in &state.patterns {
-            self.index_bytes -= self.patterns.get_mut(pattern).chain.trim(seq + 1);
+            self.index_bytes -= self.patterns.get_mut(pattern).chain.trim(seq, kind);
         }
         if state.chain.seqs.is_empty() {
             self.index_bytes -= state.memory();
