@@ -279,11 +279,7 @@ impl Log {
             Kind::Stored
         };
         let keys = self.keys_of(topics);
-        let seq = self.push(kind, keys, event, offset, now_ms);
-        if let Some(id) = &event.id {
-            self.index_bytes += own_id_memory(id);
-            self.own_ids.insert(id.as_str().into(), seq);
-        }
+        self.push(kind, keys, event, offset, now_ms);
     }
 
     /// Appends the final event of a topic. Answers its id.
@@ -371,6 +367,13 @@ impl Log {
             .push(kind, self.last_ms, offset, keys, size_hint, |out| {
                 encode(out, id, name, event.retry_ms, &event.data);
             });
+        if kind == Kind::StoredWithOwnId
+            && let Some(id) = &event.id
+            && self.own_ids.insert(id.as_str().into(), seq).is_none()
+        {
+            self.index_bytes += own_id_memory(id);
+        }
+        // Only now, as the budget counts all of the above.
         self.trim();
         seq
     }
@@ -406,6 +409,8 @@ impl Log {
         if let Some(entry) = self.store.oldest()
             && entry.kind == Kind::StoredWithOwnId
             && let Some(id) = id_of(self.store.bytes_of(entry))
+            // A broker may have taken the same id twice; then the younger event has it.
+            && self.own_ids.get(id) == Some(&self.store.base())
             && self.own_ids.remove(id).is_some()
         {
             self.index_bytes -= own_id_memory(id);
