@@ -174,6 +174,8 @@ pub struct Subscription {
     sent_of_next: u32,
     /// The offset of the position, for the `from` of a gap.
     offset: Offset,
+    /// Where the subscription began: what ended before this was not told here.
+    began: Seq,
     /// Transient events before this were not meant for this connection.
     live_from: Seq,
     control: Option<Box<Control>>,
@@ -199,6 +201,7 @@ impl Subscription {
             next,
             sent_of_next: 0,
             offset,
+            began: next,
             live_from,
             control: None,
         }
@@ -436,15 +439,16 @@ impl Subscription {
         }
     }
 
-    /// Whether everything that the subscription reads has ended, and the client has been told so.
+    /// Whether everything that the subscription reads has ended, and the client has been told so. An end before the
+    /// subscription began may be no history any more, by a rule, and its topic open again.
     fn has_ended(&self, log: &Log) -> bool {
         let filter = log.filters.get(self.filter);
-        let topics = &filter.topics[1..];
-        filter.patterns.is_empty()
-            && !topics.is_empty()
-            && topics
-                .iter()
-                .all(|key| log.topic(*key).end.is_some_and(|end| end < self.next))
+        if !filter.patterns.is_empty() {
+            return false;
+        }
+        let mut ends = filter.topics[1..].iter().map(|key| log.topic(*key).end);
+        ends.try_fold(0, |last, end| Some(end?.max(last)))
+            .is_some_and(|last| last >= self.began)
     }
 }
 
