@@ -9,6 +9,8 @@
 //! A write may take any number of bytes: the position then lies in the middle of an event, and the next poll carries on
 //! there. Control frames (a greeting, a heartbeat, a gap) are per connection and go out between events only.
 
+use std::ops::Range;
+
 use crate::encode;
 use crate::filter::FilterKey;
 use crate::id::{NativeId, Offset};
@@ -185,6 +187,25 @@ pub struct Subscription {
 struct Control {
     bytes: Vec<u8>,
     sent: usize,
+    /// Where in the bytes the last `gap` for being slow stands, and the position before it.
+    gap: Option<(Range<usize>, Offset)>,
+}
+
+impl Control {
+    /// Queues a `gap`, or widens the one of which nothing was sent: a client that takes no bytes shall not make this
+    /// grow with each loss.
+    fn push_gap(&mut self, log: &Log, mut from: Offset, resumed: NativeId) {
+        if let Some((at, earlier)) = self.gap.take()
+            && self.sent <= at.start
+        {
+            self.bytes.drain(at);
+            from = earlier;
+        }
+        let start = self.bytes.len();
+        let from_id = log.id_at(from).to_string();
+        write_gap(&mut self.bytes, resumed, Some(&from_id), GapReason::Lagged);
+        self.gap = Some((start..self.bytes.len(), from));
+    }
 }
 
 impl Subscription {
@@ -344,8 +365,8 @@ impl Subscription {
             if self.slow_client == SlowClient::Close {
                 return Some(CloseReason::Lagged);
             }
-            let (from, resumed) = (self.position(log).to_string(), log.id_before(base));
-            self.push_control(|out| write_gap(out, resumed, Some(&from), GapReason::Lagged));
+            let control = self.control.get_or_insert_default();
+            control.push_gap(log, self.offset, log.id_before(base));
         }
         self.next = base;
         self.offset = log.offset_before(base);
