@@ -269,6 +269,8 @@ impl Subscription {
         batch: &mut Batch,
     ) -> Poll {
         batch.clear();
+        // An empty batch would be taken for nothing to send.
+        let bytes_max = bytes_max.max(1);
         if self.next < log.store.base()
             && let Some(close) = self.handle_loss(log, own)
         {
