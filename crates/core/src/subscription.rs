@@ -261,6 +261,9 @@ impl Subscription {
     /// that is larger than `bytes_max` by itself is cut.
     ///
     /// `own` is the connection's own topic, where it has one.
+    ///
+    /// # Panics
+    /// If a chain holds an event that the log doesn't, which is a bug of the log.
     pub fn poll(
         &mut self,
         log: &Log,

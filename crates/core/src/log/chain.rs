@@ -58,9 +58,9 @@ impl Chain {
         while low < high {
             let middle = low + (high - low) / 2;
             if self.seqs[middle] < seq {
-                low = middle + 1
+                low = middle + 1;
             } else {
-                high = middle
+                high = middle;
             }
         }
         low
