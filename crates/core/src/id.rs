@@ -38,6 +38,9 @@ impl Epoch {
     }
 
     /// The eight characters as they stand in ids.
+    ///
+    /// # Panics
+    /// Never: an epoch is made of ASCII only.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("an epoch is made of base-32 characters")
     }
@@ -129,6 +132,7 @@ impl NativeId {
     }
 
     /// The same position, marked as the end of a stream.
+    #[must_use]
     pub const fn with_tombstone(self, tombstone: Tombstone) -> Self {
         Self {
             tombstone: Some(tombstone),
@@ -178,7 +182,7 @@ impl NativeId {
             Some(Tombstone::Closed) => out.extend_from_slice(b"-closed"),
             Some(Tombstone::Replaced) => out.extend_from_slice(b"-replaced"),
             Some(Tombstone::End(hash)) => {
-                out.extend_from_slice(format!("-end.{hash:08x}").as_bytes())
+                out.extend_from_slice(format!("-end.{hash:08x}").as_bytes());
             }
         }
     }

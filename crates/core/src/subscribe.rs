@@ -1,8 +1,8 @@
 //! Where a subscription starts: live, in the past, or after the last event that the client has seen.
 
 use crate::filter::FilterKey;
-use crate::id::{NativeId, Tombstone, topic_hash};
-use crate::log::{Kind, Log, Mark, PatternKey, Seq, TopicKey};
+use crate::id::{NativeId, Offset, Tombstone, topic_hash};
+use crate::log::{Chain, Kind, Log, Mark, PatternKey, Seq, TopicKey};
 use crate::pattern::Pattern;
 use crate::subscription::{GapReason, SlowClient, Subscription, write_gap};
 
@@ -27,7 +27,8 @@ pub enum Subscribed {
     Stream {
         /// Its position, with a `gap` queued where events are missing.
         subscription: Subscription,
-        /// The id of the place where it begins.
+        /// The id of the place where it begins. Where `gap` is set it is not to be told in a header: a client that
+        /// resumed from it, having lost the connection before the `gap` event came, would never learn of the gap.
         starts_after: NativeId,
         /// Set where the client will be told that events are missing.
         gap: Option<GapReason>,
@@ -181,6 +182,8 @@ impl Log {
     fn newest_lost(&self, filter: FilterKey, is_missed: impl Fn(Mark) -> bool) -> bool {
         let filter = self.filters.get(filter);
         let mut topics = filter.topics[1..].iter();
+        // A mark that was never set is at time 0, which a client may ask for.
+        let is_missed = |mark: Mark| mark.offset > Offset::ZERO && is_missed(mark);
         (!filter.patterns.is_empty() && is_missed(self.trim_mark_of_all()))
             || topics.any(|key| is_missed(self.trim_mark(self.topic(*key).name())))
     }
@@ -202,17 +205,23 @@ impl Log {
         let topic = self.topic(key);
         let rule = self.retention().rule_for_topic(topic.name());
         let newest = rule.and_then(|rule| rule.events_max);
-        let skipped = newest.map(|newest| topic.chain.seqs.len().saturating_sub(newest));
-        let by_count = match skipped {
-            Some(skipped) if skipped > 0 => topic
-                .chain
-                .seqs
-                .get(skipped)
-                .copied()
-                .unwrap_or(self.store.next()),
-            _ => self.store.base(),
-        };
+        let by_count = newest.and_then(|newest| self.start_by_count(&topic.chain, newest));
+        let by_count = by_count.unwrap_or(self.store.base());
         by_count.max(self.start_by_age(rule.and_then(|rule| rule.ttl_ms), now_ms))
+    }
+
+    /// Where a chain's newest so many stored events begin; `None` if it has no more than those.
+    fn start_by_count(&self, chain: &Chain, newest: usize) -> Option<Seq> {
+        let is_stored = |seq: &&Seq| {
+            let entry = self.store.get(**seq);
+            entry.is_some_and(|entry| entry.kind != Kind::Transient)
+        };
+        let mut stored = chain.seqs.iter().rev().filter(is_stored);
+        let start = match newest.checked_sub(1) {
+            Some(older) => *stored.nth(older)?,
+            None => self.store.next(),
+        };
+        stored.next().map(|_| start)
     }
 
     /// A rule for a pattern is about each of its topics, so only its age can be applied to the whole.

@@ -9,6 +9,8 @@
 //! A write may take any number of bytes: the position then lies in the middle of an event, and the next poll carries on
 //! there. Control frames (a greeting, a heartbeat, a gap) are per connection and go out between events only.
 
+use std::ops::Range;
+
 use crate::encode;
 use crate::filter::FilterKey;
 use crate::id::{NativeId, Offset};
@@ -176,6 +178,8 @@ pub struct Subscription {
     sent_of_next: u32,
     /// The offset of the position, for the `from` of a gap.
     offset: Offset,
+    /// Where the subscription began: what ended before this was not told here.
+    began: Seq,
     /// Transient events before this were not meant for this connection.
     live_from: Seq,
     control: Option<Box<Control>>,
@@ -185,6 +189,25 @@ pub struct Subscription {
 struct Control {
     bytes: Vec<u8>,
     sent: usize,
+    /// Where in the bytes the last `gap` for being slow stands, and the position before it.
+    gap: Option<(Range<usize>, Offset)>,
+}
+
+impl Control {
+    /// Queues a `gap`, or widens the one of which nothing was sent: a client that takes no bytes shall not make this
+    /// grow with each loss.
+    fn push_gap(&mut self, log: &Log, mut from: Offset, resumed: NativeId) {
+        if let Some((at, earlier)) = self.gap.take()
+            && self.sent <= at.start
+        {
+            self.bytes.drain(at);
+            from = earlier;
+        }
+        let start = self.bytes.len();
+        let from_id = log.id_at(from).to_string();
+        write_gap(&mut self.bytes, resumed, Some(&from_id), GapReason::Lagged);
+        self.gap = Some((start..self.bytes.len(), from));
+    }
 }
 
 impl Subscription {
@@ -201,6 +224,7 @@ impl Subscription {
             next,
             sent_of_next: 0,
             offset,
+            began: next,
             live_from,
             control: None,
         }
@@ -238,6 +262,12 @@ impl Subscription {
         control.bytes.extend_from_slice(&queued);
     }
 
+    /// Whether control bytes are waiting or an event is half sent: the position is then ahead of, or behind, what the
+    /// client knows, and must not be told.
+    pub fn has_pending(&self) -> bool {
+        self.control.is_some() || self.sent_of_next > 0
+    }
+
     /// Whether the client has seen the beginning of an event and not its end: nothing else may be sent now.
     pub fn is_within_event(&self) -> bool {
         self.sent_of_next > 0
@@ -247,6 +277,9 @@ impl Subscription {
     /// that is larger than `bytes_max` by itself is cut.
     ///
     /// `own` is the connection's own topic, where it has one.
+    ///
+    /// # Panics
+    /// If a chain holds an event that the log doesn't, which is a bug of the log.
     pub fn poll(
         &mut self,
         log: &Log,
@@ -255,6 +288,8 @@ impl Subscription {
         batch: &mut Batch,
     ) -> Poll {
         batch.clear();
+        // An empty batch would be taken for nothing to send.
+        let bytes_max = bytes_max.max(1);
         if self.next < log.store.base()
             && let Some(close) = self.handle_loss(log, own, batch)
         {
@@ -352,12 +387,12 @@ impl Subscription {
             return Some(CloseReason::Lagged);
         }
         let mut chains = self.chain_keys(log, own);
-        if chains.any(|key| log.chain(key).lost_since(self.next)) {
+        if chains.any(|key| log.chain(key).lost_since(self.next, self.live_from)) {
             if self.slow_client == SlowClient::Close {
                 return Some(CloseReason::Lagged);
             }
-            let (from, resumed) = (self.position(log).to_string(), log.id_before(base));
-            self.push_control(|out| write_gap(out, resumed, Some(&from), GapReason::Lagged));
+            let control = self.control.get_or_insert_default();
+            control.push_gap(log, self.offset, log.id_before(base));
             batch.gap = true;
         }
         self.next = base;
@@ -452,15 +487,16 @@ impl Subscription {
         }
     }
 
-    /// Whether everything that the subscription reads has ended, and the client has been told so.
+    /// Whether everything that the subscription reads has ended, and the client has been told so. An end before the
+    /// subscription began may be no history any more, by a rule, and its topic open again.
     fn has_ended(&self, log: &Log) -> bool {
         let filter = log.filters.get(self.filter);
-        let topics = &filter.topics[1..];
-        filter.patterns.is_empty()
-            && !topics.is_empty()
-            && topics
-                .iter()
-                .all(|key| log.topic(*key).end.is_some_and(|end| end < self.next))
+        if !filter.patterns.is_empty() {
+            return false;
+        }
+        let mut ends = filter.topics[1..].iter().map(|key| log.topic(*key).end);
+        ends.try_fold(0, |last, end| Some(end?.max(last)))
+            .is_some_and(|last| last >= self.began)
     }
 }
 

@@ -279,16 +279,16 @@ fn control_frames_are_understood() {
     retry_line(&mut stream, 3_000);
     checkpoint(&mut stream, b"~1-7");
     stream.extend_from_slice(HEARTBEAT_COMMENT);
-    gap(&mut stream, Some("~1-3"), "expired");
+    gap(&mut stream, b"~1-9", Some("~1-3"), "expired");
     stream.extend_from_slice(HEARTBEAT_EVENT);
     assert_decodes(
         &stream,
         &Outcome {
             events: vec![
-                event("~1-7", "gap", r#"{"from":"~1-3","reason":"expired"}"#),
-                event("~1-7", "heartbeat", "{}"),
+                event("~1-9", "gap", r#"{"from":"~1-3","reason":"expired"}"#),
+                event("~1-9", "heartbeat", "{}"),
             ],
-            last_event_id: "~1-7".into(),
+            last_event_id: "~1-9".into(),
             retry_ms: Some(3_000),
             comments: 2,
         },

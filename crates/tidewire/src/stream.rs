@@ -200,7 +200,8 @@ impl StreamBody {
     }
 
     fn queue_heartbeat(&mut self) {
-        let position = self.options.checkpoint.then(|| {
+        let tell_position = self.options.checkpoint && !self.subscription.has_pending();
+        let position = tell_position.then(|| {
             self.hub
                 .shared
                 .read_log(|log| self.subscription.position(log))

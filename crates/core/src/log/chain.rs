@@ -3,15 +3,17 @@
 
 use std::collections::VecDeque;
 
-use super::store::Seq;
+use super::store::{Kind, Seq};
 use crate::filter::FilterKey;
 
 /// The events of one topic or pattern that are held, oldest first, and who reads them.
 #[derive(Debug, Default)]
 pub(crate) struct Chain {
     pub(crate) seqs: VecDeque<Seq>,
-    /// The newest sequence number that was trimmed off this chain; 0 for none.
+    /// The newest stored event that was trimmed off this chain; 0 for none.
     trimmed: Seq,
+    /// The newest transient event that was trimmed off this chain; 0 for none.
+    trimmed_transient: Seq,
     /// The filters that contain this chain.
     pub(crate) filters: Vec<FilterKey>,
     /// Whether the chain stands in the log's list of touched chains already.
@@ -19,9 +21,10 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Whether an event of this chain at or after `next` was trimmed.
-    pub(crate) fn lost_since(&self, next: Seq) -> bool {
-        self.trimmed >= next
+    /// Whether an event of this chain at or after `next` was trimmed. Transient events before `live_from` don't count:
+    /// they were not meant for this reader.
+    pub(crate) fn lost_since(&self, next: Seq, live_from: Seq) -> bool {
+        self.trimmed >= next || self.trimmed_transient >= next.max(live_from)
     }
 
     /// Appends an event. Answers by how many bytes the index grew.
@@ -55,28 +58,29 @@ impl Chain {
         while low < high {
             let middle = low + (high - low) / 2;
             if self.seqs[middle] < seq {
-                low = middle + 1
+                low = middle + 1;
             } else {
-                high = middle
+                high = middle;
             }
         }
         low
     }
 
-    /// Drops all events before `base`. Answers by how many bytes the index shrank.
-    pub(crate) fn trim(&mut self, base: Seq) -> usize {
-        let before = self.seqs.len();
-        while let Some(&front) = self.seqs.front()
-            && front < base
-        {
-            self.trimmed = front;
-            self.seqs.pop_front();
+    /// Drops the log's oldest event, if the chain has it. Answers by how many bytes the index shrank.
+    pub(crate) fn trim(&mut self, seq: Seq, kind: Kind) -> usize {
+        if self.seqs.front() != Some(&seq) {
+            return 0;
+        }
+        self.seqs.pop_front();
+        match kind {
+            Kind::Transient => self.trimmed_transient = seq,
+            Kind::Stored | Kind::StoredWithOwnId | Kind::End => self.trimmed = seq,
         }
         // A topic that was busy once shall not keep its peak for ever.
         if self.seqs.capacity() > 64 && self.seqs.len() < self.seqs.capacity() / 8 {
             self.seqs.shrink_to(self.seqs.capacity() / 4);
         }
-        (before - self.seqs.len()) * size_of::<Seq>()
+        size_of::<Seq>()
     }
 }
 

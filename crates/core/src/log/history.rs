@@ -145,7 +145,7 @@ impl Log {
         // What is in history was encoded here, so it decodes.
         let mut decoder = Decoder::new(bytes.len() + 1);
         decoder.push(bytes);
-        let decoded = decoder.next_event().ok().flatten()?;
+        let read = decoder.next_event().ok().flatten()?;
         let topics = entry
             .topics
             .as_slice()
@@ -153,10 +153,10 @@ impl Log {
             .map(|key| self.topic(*key).name().to_owned())
             .collect();
         let event = HistoryEvent {
-            id: decoded.id,
+            id: read.id,
             topics,
-            event: decoded.event,
-            data: decoded.data,
+            event: read.event,
+            data: read.data,
             published_at_ms: entry.at_ms,
         };
         Some((event, bytes.len()))

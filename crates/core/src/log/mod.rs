@@ -279,11 +279,7 @@ impl Log {
             Kind::Stored
         };
         let keys = self.keys_of(topics);
-        let seq = self.push(kind, keys, event, offset, now_ms);
-        if let Some(id) = &event.id {
-            self.index_bytes += own_id_memory(id);
-            self.own_ids.insert(id.as_str().into(), seq);
-        }
+        self.push(kind, keys, event, offset, now_ms);
     }
 
     /// Appends the final event of a topic. Answers its id.
@@ -371,6 +367,13 @@ impl Log {
             .push(kind, self.last_ms, offset, keys, size_hint, |out| {
                 encode(out, id, name, event.retry_ms, &event.data);
             });
+        if kind == Kind::StoredWithOwnId
+            && let Some(id) = &event.id
+            && self.own_ids.insert(id.as_str().into(), seq).is_none()
+        {
+            self.index_bytes += own_id_memory(id);
+        }
+        // Only now, as the budget counts all of the above.
         self.trim();
         seq
     }
@@ -406,6 +409,8 @@ impl Log {
         if let Some(entry) = self.store.oldest()
             && entry.kind == Kind::StoredWithOwnId
             && let Some(id) = id_of(self.store.bytes_of(entry))
+            // A broker may have taken the same id twice; then the younger event has it.
+            && self.own_ids.get(id) == Some(&self.store.base())
             && self.own_ids.remove(id).is_some()
         {
             self.index_bytes -= own_id_memory(id);
@@ -425,7 +430,7 @@ impl Log {
                 self.trimmed
                     .record(self.topics[key.0 as usize].name(), mark);
             }
-            self.unlink(key, seq);
+            self.unlink(key, seq, entry.kind);
         }
     }
 
@@ -452,15 +457,15 @@ impl Log {
         }
     }
 
-    fn unlink(&mut self, key: TopicKey, seq: Seq) {
+    fn unlink(&mut self, key: TopicKey, seq: Seq, kind: Kind) {
         let state = &mut self.topics[key.0 as usize];
-        self.index_bytes -= state.chain.trim(seq + 1);
+        self.index_bytes -= state.chain.trim(seq, kind);
         if state.end == Some(seq) {
             state.end = None;
         }
         state.refresh_patterns(&self.patterns);
         for &pattern in &state.patterns {
-            self.index_bytes -= self.patterns.get_mut(pattern).chain.trim(seq + 1);
+            self.index_bytes -= self.patterns.get_mut(pattern).chain.trim(seq, kind);
         }
         if state.chain.seqs.is_empty() {
             self.index_bytes -= state.memory();
@@ -537,7 +542,7 @@ impl Log {
             let mut is_match = |topic: &TopicKey| {
                 *matches
                     .entry(*topic)
-                    .or_insert_with(|| state.pattern.matches(self.topic(*topic).name()))
+                    .or_insert_with(|| self.matches(&state.pattern, *topic))
             };
             let of_pattern = |seq: &Seq| {
                 self.store
@@ -550,6 +555,11 @@ impl Log {
             state.complete_from = base;
         }
         self.trim();
+    }
+
+    /// Whether a pattern stands for a topic. [`EVERYONE`] is none, though `**` would match its empty name.
+    fn matches(&self, pattern: &Pattern, topic: TopicKey) -> bool {
+        topic != EVERYONE && pattern.matches(self.topic(topic).name())
     }
 
     pub(crate) fn retention(&self) -> &Retention {

@@ -122,9 +122,9 @@ impl Store {
         while low < high {
             let middle = low + (high - low) / 2;
             if self.get(middle).is_some_and(&before) {
-                low = middle + 1
+                low = middle + 1;
             } else {
-                high = middle
+                high = middle;
             }
         }
         low
