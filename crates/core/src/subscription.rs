@@ -130,6 +130,9 @@ pub struct Batch {
     cut: Option<(Seq, usize)>,
     cursors: Vec<Cursor>,
     gap: bool,
+    end: bool,
+    /// Whether more was to be had than there was room for.
+    full: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -152,6 +155,27 @@ impl Batch {
         &self.bytes
     }
 
+    /// Where the event begins and ends that has the byte at `n`, if it ends in the batch.
+    pub fn event_at(&self, n: usize) -> Option<std::ops::Range<usize>> {
+        let index = self.ends.partition_point(|&(end, ..)| end <= n);
+        let mut start = index.checked_sub(1).map_or(0, |before| self.ends[before].0);
+        if self.control_len > 0 && self.control_at == start {
+            start += self.control_len;
+        }
+        let end = self.ends.get(index)?.0;
+        (start..end).contains(&n).then_some(start..end)
+    }
+
+    /// Whether there was more than there was room for.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Whether the final event of a topic is in the batch: a subscription may have ended with it.
+    pub fn has_end(&self) -> bool {
+        self.end
+    }
+
     /// Whether this poll found that the client had lost events, and told it so.
     pub fn has_new_gap(&self) -> bool {
         self.gap
@@ -159,6 +183,8 @@ impl Batch {
 
     fn clear(&mut self) {
         self.gap = false;
+        self.end = false;
+        self.full = false;
         self.bytes.clear();
         self.ends.clear();
         self.cut = None;
@@ -262,6 +288,13 @@ impl Subscription {
         control.bytes.extend_from_slice(&queued);
     }
 
+    /// The filter and the place, where these alone decide what a poll gathers: subscriptions for which they are equal
+    /// may send the same batch.
+    pub fn shared_position(&self) -> Option<(FilterKey, u64)> {
+        let alone = self.control.is_none() && self.sent_of_next == 0 && self.live_from <= self.next;
+        alone.then_some((self.filter, self.next))
+    }
+
     /// Whether control bytes are waiting or an event is half sent: the position is then ahead of, or behind, what the
     /// client knows, and must not be told.
     pub fn has_pending(&self) -> bool {
@@ -306,6 +339,7 @@ impl Subscription {
                 .expect("a chain holds only what the store holds");
             let skipped = entry.kind == Kind::Transient && seq < self.live_from;
             if !skipped && !self.add_event(log, seq, entry, bytes_max, batch) {
+                batch.full = true;
                 break;
             }
             batch.advance_past(log, seq);
@@ -453,15 +487,21 @@ impl Subscription {
         if log.filters.get(self.filter).topic_lines {
             self.add_topic_lines(log, entry, batch);
         }
-        batch.bytes.extend_from_slice(bytes);
-        if already_sent > 0 {
-            batch.bytes.drain(start..start + already_sent);
-        }
-        if batch.bytes.len() > bytes_max && start == 0 {
+        // What is still to be sent begins in the topic lines or behind them.
+        let lines_len = batch.bytes.len() - start;
+        batch
+            .bytes
+            .drain(start..start + already_sent.min(lines_len));
+        let rest = &bytes[already_sent.saturating_sub(lines_len)..];
+        let room = bytes_max.saturating_sub(batch.bytes.len());
+        if start == 0 && rest.len() > room {
+            batch.bytes.extend_from_slice(&rest[..room]);
             batch.bytes.truncate(bytes_max);
             batch.cut = Some((seq, bytes_max));
             return false;
         }
+        batch.bytes.extend_from_slice(rest);
+        batch.end |= entry.kind == Kind::End;
         batch.ends.push((batch.bytes.len(), seq, entry.offset));
         if already_sent > 0 {
             // Only now is the line between two events where control bytes may go.

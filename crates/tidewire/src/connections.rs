@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
@@ -15,6 +15,8 @@ use tidewire_core::log::TopicKey;
 use tidewire_core::subscription::CloseReason;
 use tokio::sync::Notify;
 use uuid::Uuid;
+
+use crate::serve::Inbox;
 
 /// A connection's id: a UUID of version 7, so that ids sort by age.
 pub type ConnectionId = Uuid;
@@ -26,7 +28,10 @@ pub(crate) struct Connection {
     pub(crate) filter: FilterKey,
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) connected_ms: u64,
+    /// The waker of the body, while that carries the stream.
     pub(crate) waker: AtomicWaker,
+    /// The reactor that carries the stream, and the slot there.
+    reactor: OnceLock<(Arc<Inbox>, u32)>,
     /// Set where the server can cut the connection off although it reads nothing.
     pub(crate) cut_off: Option<Arc<Notify>>,
     /// The reason to close that was asked for, plus one; 0 for none.
@@ -58,6 +63,7 @@ impl Connection {
             remote,
             connected_ms: now_ms,
             waker: AtomicWaker::new(),
+            reactor: OnceLock::new(),
             cut_off,
             close: AtomicU8::new(0),
             own_topic: Mutex::new(None),
@@ -75,7 +81,24 @@ impl Connection {
         let _ =
             self.close
                 .compare_exchange(0, reason as u8 + 1, Ordering::AcqRel, Ordering::Relaxed);
-        self.waker.wake();
+        self.wake();
+    }
+
+    /// Tells whoever carries the stream that there is something to do for it.
+    pub(crate) fn wake(&self) {
+        // Pairs with the fence in `carried_by`: either the reactor is seen here, or what this wake-up is for is seen
+        // there.
+        fence(Ordering::SeqCst);
+        match self.reactor.get() {
+            Some((inbox, slot)) => inbox.wake(*slot),
+            None => self.waker.wake(),
+        }
+    }
+
+    /// From now on a reactor carries the stream. It must look after it once, as wake-ups before went elsewhere.
+    pub(crate) fn carried_by(&self, inbox: Arc<Inbox>, slot: u32) {
+        let _ = self.reactor.set((inbox, slot));
+        fence(Ordering::SeqCst);
     }
 
     /// The reason to close that was asked for.

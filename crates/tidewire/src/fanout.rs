@@ -147,7 +147,7 @@ impl FanOut {
         hub.take_touched(&mut self.filters);
         hub.connections.of_filters(&self.filters, &mut self.readers);
         for reader in self.readers.drain(..) {
-            reader.waker.wake();
+            reader.wake();
         }
         // One large fan-out shall not keep its peak for ever.
         self.readers.shrink_to(1_024);
@@ -174,7 +174,7 @@ impl FanOut {
         let heartbeat_due = now_ms >= heartbeat_at;
         if heartbeat_due && blocked_ms == 0 {
             connection.heartbeat_due.store(true, Ordering::Release);
-            connection.waker.wake();
+            connection.wake();
         }
         let heartbeat_at = if heartbeat_due {
             now_ms + settings.heartbeat_ms

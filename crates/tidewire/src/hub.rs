@@ -395,7 +395,7 @@ impl Hub {
         }
         log.append_transient(&publication.topics, &publication.event, now_ms());
         drop(log);
-        connection.waker.wake();
+        connection.wake();
         Ok(true)
     }
 
@@ -446,6 +446,13 @@ impl Hub {
             return Opened::Over;
         };
         drop(log);
+        let resume_id = match (gap, start) {
+            (None, _) => Some(starts_after.to_string()),
+            // A client that took on the place behind the gap before it was told would never know.
+            (Some(_), Start::After(id)) => Some(id.clone()),
+            (Some(_), _) => None,
+        };
+        let checkpoint = gap.is_none().then_some(starts_after);
         let connection = Arc::new(Connection::new(key, peer.remote, peer.cut_off, now_ms));
         match shared.connections.admit(&connection) {
             Admission::Admitted => {}
@@ -468,7 +475,8 @@ impl Hub {
             self.clone(),
             connection,
             subscription,
-            starts_after,
+            checkpoint,
+            resume_id,
             options,
         ))
     }

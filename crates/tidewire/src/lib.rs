@@ -33,6 +33,7 @@ mod counters;
 mod duration;
 mod fanout;
 pub mod hub;
+mod live;
 pub mod problem;
 pub mod publish;
 pub mod query;

@@ -1,7 +1,9 @@
 //! The response type: a stream of events as an HTTP body, for any server.
 //!
 //! The body has no task, channel or buffer of its own. When the server asks for more, it reads on from its position;
-//! when there is nothing, it leaves its waker with the connection and sleeps.
+//! when there is nothing, it leaves its waker with the connection and sleeps. On this crate's own server the socket of a
+//! plain HTTP/1.1 stream leaves hyper after the first bytes and is carried on by a reactor: the body then only makes
+//! the offer.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,12 +18,14 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use http_body::Frame;
 use tidewire_core::encode;
-use tidewire_core::id::{NativeId, Tombstone};
-use tidewire_core::subscription::{Batch, CloseReason, Poll, Subscription};
+use tidewire_core::id::NativeId;
+use tidewire_core::subscription::{Batch, Poll, Subscription};
 
 use crate::clock::now_ms;
 use crate::connections::{Connection, ConnectionId};
 use crate::hub::Hub;
+use crate::live::{Live, far_retry_ms, jittered};
+use crate::serve::Handover;
 
 /// The response header that tells a client the id of its connection.
 pub const CONNECTION_HEADER: HeaderName = HeaderName::from_static("tidewire-connection");
@@ -50,7 +54,7 @@ pub struct StreamOptions {
     /// What keeps the stream alive.
     pub heartbeat: Heartbeat,
     /// Bytes of comment at the start, for proxies that hold back the first so many bytes.
-    pub padding_bytes: usize,
+    pub padding_bytes: u32,
     /// Whether the position is told at the start and with each heartbeat, in blocks of an id alone.
     pub checkpoint: bool,
 }
@@ -59,54 +63,51 @@ pub struct StreamOptions {
 pub struct EventStream {
     body: StreamBody,
     connection: ConnectionId,
-    starts_after: NativeId,
+    resume_id: Option<String>,
 }
 
 impl EventStream {
+    /// `resume_id` is the id with which a client that has seen nothing yet shall come back.
     pub(crate) fn new(
         hub: Hub,
         connection: Arc<Connection>,
         mut subscription: Subscription,
-        starts_after: NativeId,
+        checkpoint: Option<NativeId>,
+        resume_id: Option<String>,
         options: StreamOptions,
     ) -> Self {
         let retry_ms = jittered(hub.shared.settings.retry_ms);
         let id = connection.id;
         // Ahead of a gap, which the subscription may have queued: these are lines of no block of their own.
         subscription.push_control_first(|out| {
-            encode::padding(out, options.padding_bytes);
+            encode::padding(out, options.padding_bytes as usize);
             encode::retry_line(out, retry_ms);
-            if options.checkpoint {
-                encode::checkpoint(out, starts_after.to_string().as_bytes());
+            if let Some(position) = checkpoint.filter(|_| options.checkpoint) {
+                encode::checkpoint(out, position.to_string().as_bytes());
             }
         });
+        let live = Live::new(hub, connection, subscription, options);
         Self {
             body: StreamBody {
-                hub,
-                connection,
-                subscription,
-                options,
-                done: false,
+                live: Some(live),
+                handover: None,
+                begun: false,
             },
             connection: id,
-            starts_after,
+            resume_id,
         }
+    }
+
+    /// Lets the server take the socket over.
+    pub(crate) fn with_handover(mut self, handover: Option<Arc<Handover>>) -> Self {
+        self.body.handover = handover;
+        self
     }
 
     /// The connection's id.
     pub fn connection(&self) -> ConnectionId {
         self.connection
     }
-
-    /// The position where the stream starts.
-    pub fn starts_after(&self) -> NativeId {
-        self.starts_after
-    }
-}
-
-/// Up to half as much again, by chance, so that clients don't come back in step.
-fn jittered(ms: u64) -> u64 {
-    ms + fastrand::u64(0..=ms / 2)
 }
 
 /// Marks a response as a stream of events: its type, and what keeps caches and proxies from holding it back.
@@ -134,126 +135,32 @@ pub(crate) fn come_back_later() -> Response {
     event_stream_response(Body::from(format!("retry: {}\n", far_retry_ms())))
 }
 
-/// 30 to 60 s.
-fn far_retry_ms() -> u64 {
-    fastrand::u64(30_000..=60_000)
-}
-
 impl IntoResponse for EventStream {
     fn into_response(self) -> Response {
-        let header = |text: String| HeaderValue::from_str(&text).expect("ids are visible ASCII");
         let mut response = event_stream_response(Body::new(self.body));
-        response
-            .headers_mut()
-            .insert(LAST_EVENT_ID, header(self.starts_after.to_string()));
-        response
-            .headers_mut()
-            .insert(CONNECTION_HEADER, header(self.connection.to_string()));
+        let headers = response.headers_mut();
+        // A publisher's own id may be text that no header can hold; then there is none.
+        if let Some(id) = self
+            .resume_id
+            .and_then(|id| HeaderValue::from_str(&id).ok())
+        {
+            headers.insert(LAST_EVENT_ID, id);
+        }
+        let connection = HeaderValue::from_str(&self.connection.to_string());
+        headers.insert(
+            CONNECTION_HEADER,
+            connection.expect("a UUID is visible ASCII"),
+        );
         response
     }
 }
 
 struct StreamBody {
-    hub: Hub,
-    connection: Arc<Connection>,
-    subscription: Subscription,
-    options: StreamOptions,
-    done: bool,
-}
-
-impl StreamBody {
-    /// Reads on from the position; `None` where there is nothing.
-    fn read_on(&mut self) -> Option<Result<Bytes, CloseReason>> {
-        // Shared by all streams of a thread: a connection without news owns no buffer.
-        thread_local!(static BATCH: RefCell<Batch> = RefCell::default());
-        BATCH.with_borrow_mut(|batch| {
-            let own = self.connection.own_topic();
-            let poll = self
-                .hub
-                .shared
-                .read_log(|log| match self.connection.close_requested() {
-                    // Asked for before the filter is given back under this lock, so without a request it is still held.
-                    Some(reason) => Poll::Close(reason),
-                    None => self.subscription.poll(log, own, FRAME_BYTES, batch),
-                });
-            if poll == Poll::Data && batch.has_new_gap() {
-                self.hub.shared.counters.add_gap();
-            }
-            let result = match poll {
-                Poll::Idle => None,
-                Poll::Close(reason) => Some(Err(reason)),
-                Poll::Data => {
-                    let bytes = Bytes::copy_from_slice(batch.bytes());
-                    let delivered = self.subscription.sent(batch, bytes.len());
-                    self.hub.shared.counters.add_delivered(delivered);
-                    self.connection
-                        .delivered
-                        .fetch_add(delivered as u64, Ordering::Relaxed);
-                    Some(Ok(bytes))
-                }
-            };
-            self.connection
-                .place
-                .store(self.subscription.place(), Ordering::Relaxed);
-            result
-        })
-    }
-
-    fn queue_heartbeat(&mut self) {
-        let tell_position = self.options.checkpoint && !self.subscription.has_pending();
-        let position = tell_position.then(|| {
-            self.hub
-                .shared
-                .read_log(|log| self.subscription.position(log))
-        });
-        let heartbeat = self.options.heartbeat;
-        self.subscription.push_control(|out| {
-            match heartbeat {
-                Heartbeat::Comment => out.extend_from_slice(encode::HEARTBEAT_COMMENT),
-                Heartbeat::Event => out.extend_from_slice(encode::HEARTBEAT_EVENT),
-                Heartbeat::Off => {}
-            }
-            if let Some(position) = position {
-                encode::checkpoint(out, position.to_string().as_bytes());
-            }
-        });
-    }
-
-    /// Ends the stream; answers the last words, where there are any.
-    fn end(&mut self, reason: CloseReason) -> Option<Bytes> {
-        self.done = true;
-        let last_words = if self.subscription.is_within_event() {
-            None
-        } else {
-            self.last_words(reason)
-        };
-        self.hub.shared.end_connection(self.connection.id, reason);
-        last_words.map(Bytes::from)
-    }
-
-    fn last_words(&self, reason: CloseReason) -> Option<Vec<u8>> {
-        let mut out = Vec::new();
-        match reason {
-            CloseReason::Evicted => encode::retry_line(&mut out, far_retry_ms()),
-            CloseReason::Shutdown => {
-                encode::retry_line(&mut out, jittered(self.hub.shared.settings.retry_ms))
-            }
-            CloseReason::Closed => self.farewell(&mut out, "closed", Tombstone::Closed),
-            CloseReason::Replaced => self.farewell(&mut out, "replaced", Tombstone::Replaced),
-            _ => return None,
-        }
-        Some(out)
-    }
-
-    /// An event whose id keeps the client from coming back.
-    fn farewell(&self, out: &mut Vec<u8>, name: &str, tombstone: Tombstone) {
-        let position = self
-            .hub
-            .shared
-            .read_log(|log| self.subscription.position(log));
-        let id = position.with_tombstone(tombstone).to_string();
-        encode::encode(out, Some(id.as_bytes()), Some(name), None, "{}");
-    }
+    /// Gone when the stream is over, or somebody else's.
+    live: Option<Live>,
+    handover: Option<Arc<Handover>>,
+    /// Whether bytes were handed over.
+    begun: bool,
 }
 
 /// A stream that ended within an event. As an error it makes the server break the connection off, where a clean end
@@ -269,6 +176,25 @@ impl fmt::Display for CutShort {
 
 impl std::error::Error for CutShort {}
 
+impl StreamBody {
+    /// Offers the stream to the server's reactors once the first bytes are on their way. True while it is theirs, or
+    /// may become so.
+    fn offered(&mut self, cx: &Context<'_>) -> bool {
+        let Some(handover) = &self.handover else {
+            return false;
+        };
+        if let Some(live) = self.live.take() {
+            handover.offer(live, cx.waker());
+            return true;
+        }
+        self.live = handover.take_back();
+        if self.live.is_some() {
+            self.handover = None;
+        }
+        self.live.is_none()
+    }
+}
+
 impl http_body::Body for StreamBody {
     type Data = Bytes;
     type Error = CutShort;
@@ -278,38 +204,50 @@ impl http_body::Body for StreamBody {
         cx: &mut Context<'_>,
     ) -> TaskPoll<Option<Result<Frame<Bytes>, CutShort>>> {
         let this = self.get_mut();
-        if this.done {
+        if this.begun && this.offered(cx) {
+            return TaskPoll::Pending;
+        }
+        let Some(live) = &mut this.live else {
             return TaskPoll::Ready(None);
-        }
+        };
+        let connection = live.connection().clone();
         // Before anything is looked at, so that news which comes in between is not missed.
-        this.connection.waker.register(cx.waker());
-        this.connection.blocked_ms.store(0, Ordering::Relaxed);
-        if this.connection.heartbeat_due.swap(false, Ordering::AcqRel) {
-            this.queue_heartbeat();
-        }
-        let frame = match this.read_on() {
-            None => return TaskPoll::Pending,
-            Some(Ok(bytes)) => Some(bytes),
-            Some(Err(reason)) if this.subscription.is_within_event() => {
-                this.end(reason);
-                return TaskPoll::Ready(Some(Err(CutShort)));
+        connection.waker.register(cx.waker());
+        connection.blocked_ms.store(0, Ordering::Relaxed);
+        live.heartbeat_if_due();
+        // Shared by all streams of a thread: a connection without news owns no buffer.
+        thread_local!(static BATCH: RefCell<Batch> = RefCell::default());
+        let frame = BATCH.with_borrow_mut(|batch| match live.gather(FRAME_BYTES, batch) {
+            Poll::Idle => None,
+            Poll::Close(reason) => Some(Err(reason)),
+            Poll::Data => {
+                let bytes = Bytes::copy_from_slice(batch.bytes());
+                live.sent(batch, bytes.len());
+                Some(Ok(bytes))
             }
-            Some(Err(reason)) => this.end(reason),
+        });
+        let bytes = match frame {
+            None => return TaskPoll::Pending,
+            Some(Ok(bytes)) => bytes,
+            Some(Err(reason)) => {
+                let cut_short = live.subscription().is_within_event();
+                let last_words = this.live.take().and_then(|live| live.end(reason));
+                return TaskPoll::Ready(match last_words {
+                    _ if cut_short => Some(Err(CutShort)),
+                    Some(bytes) => Some(Ok(Frame::data(bytes.into()))),
+                    None => None,
+                });
+            }
         };
         let now_ms = now_ms();
-        this.connection.active_ms.store(now_ms, Ordering::Relaxed);
+        connection.active_ms.store(now_ms, Ordering::Relaxed);
         // Until the server comes back for more, this is what it is busy with.
-        this.connection.blocked_ms.store(now_ms, Ordering::Relaxed);
-        TaskPoll::Ready(frame.map(|bytes| Ok(Frame::data(bytes))))
-    }
-}
-
-impl Drop for StreamBody {
-    fn drop(&mut self) {
-        let reason = self
-            .connection
-            .close_requested()
-            .unwrap_or(CloseReason::ClientGone);
-        self.hub.shared.end_connection(self.connection.id, reason);
+        connection.blocked_ms.store(now_ms, Ordering::Relaxed);
+        if !std::mem::replace(&mut this.begun, true)
+            && let Some(handover) = &this.handover
+        {
+            handover.begin(&bytes);
+        }
+        TaskPoll::Ready(Some(Ok(Frame::data(bytes))))
     }
 }

@@ -26,7 +26,7 @@ use crate::stream::{
 };
 
 /// Most bytes of padding that a client may ask for. Stops one request from being answered with megabytes.
-pub const PADDING_BYTES_MAX: usize = 64 * 1024;
+pub const PADDING_BYTES_MAX: u32 = 64 * 1024;
 /// Longest `Last-Event-ID` that is looked at; a longer one was never given out.
 const LAST_EVENT_ID_BYTES_MAX: usize = 1_024;
 
@@ -115,11 +115,13 @@ impl Subscribe {
             return Ok(event_stream_response(axum::body::Body::empty()));
         }
         let peer = peer(request.extensions());
-        if let Some(client) = request.extensions().get::<Client>() {
+        let client = request.extensions().get::<Client>();
+        if let Some(client) = client {
             client.serves(&self.hub);
         }
+        let handover = client.and_then(|client| client.handover(request.version()));
         Ok(match self.hub.open_for(&filter, &start, options, peer) {
-            Opened::Stream(stream) => stream.into_response(),
+            Opened::Stream(stream) => stream.with_handover(handover).into_response(),
             Opened::Over => StatusCode::NO_CONTENT.into_response(),
             Opened::Full if accepts_event_stream(request.headers()) => come_back_later(),
             Opened::Full => Problem::new(

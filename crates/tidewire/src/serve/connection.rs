@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -22,7 +23,9 @@ use tokio::sync::Notify;
 use tower::ServiceExt;
 
 use super::io::{Io, answer};
+use super::reactor::Adoption;
 use super::{Client, Server};
+use crate::live::Live;
 use crate::problem::Code;
 
 /// What an HTTP/2 client with prior knowledge begins with (RFC 9113 section 3.4).
@@ -69,6 +72,7 @@ async fn serve(
             let client = Client {
                 remote,
                 cut_off: Some(cut_off.clone()),
+                handover: Some(Arc::default()),
                 server: server.clone(),
             };
             serve_http1(stream, read_ahead, router, client).await;
@@ -77,6 +81,7 @@ async fn serve(
             let client = Client {
                 remote,
                 cut_off: None,
+                handover: None,
                 server: server.clone(),
             };
             serve_http2(stream, read_ahead, router, client).await;
@@ -99,7 +104,13 @@ async fn find_protocol(stream: &mut TcpStream) -> std::io::Result<(bool, Bytes)>
 async fn serve_http1(stream: TcpStream, read_ahead: Bytes, router: Router, client: Client) {
     let server = client.server.clone();
     let served = Arc::new(AtomicBool::new(false));
-    let io = TokioIo::new(Io::new(stream, read_ahead, served.clone()));
+    let handover = client.handover.clone();
+    let io = TokioIo::new(Io::new(
+        stream,
+        read_ahead,
+        served.clone(),
+        handover.clone(),
+    ));
     let service = RouterService {
         router,
         client,
@@ -112,27 +123,53 @@ async fn serve_http1(stream: TcpStream, read_ahead: Bytes, router: Router, clien
         .serve_connection(io, service);
     let mut closing = pin!(server.closing.cancelled());
     let mut told = false;
-    let result = poll_fn(|cx| {
+    let end = poll_fn(|cx| {
         if !told && closing.as_mut().poll(cx).is_ready() {
             told = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
-        connection.poll_without_shutdown(cx)
+        match connection.poll_without_shutdown(cx) {
+            Poll::Ready(result) => Poll::Ready(End::Done(result)),
+            Poll::Pending => match handover.as_ref().and_then(|handover| handover.accept()) {
+                Some(live) => Poll::Ready(End::HandedOver(live)),
+                None => Poll::Pending,
+            },
+        }
     })
     .await;
     let stream = connection.into_parts().io.into_inner().into_stream();
-    match result {
-        Err(error) if error.is_timeout() && !served.load(Ordering::Relaxed) => {
-            time_out(stream).await
+    match end {
+        End::HandedOver(live) => hand_over(live, stream, &server),
+        End::Done(Err(error)) if error.is_timeout() && !served.load(Ordering::Relaxed) => {
+            time_out(stream).await;
         }
-        _ => linger(stream).await,
+        End::Done(_) => linger(stream).await,
+    }
+}
+
+/// How hyper's part of a connection ends.
+enum End {
+    Done(hyper::Result<()>),
+    /// The socket is a stream's from now on.
+    HandedOver(Live),
+}
+
+/// Gives a stream and its socket to a reactor.
+fn hand_over(live: Live, stream: TcpStream, server: &Arc<Server>) {
+    match (server.reactor(), stream.into_std()) {
+        (Some(reactor), Ok(stream)) => reactor.adopt(Adoption {
+            live,
+            stream: mio::net::TcpStream::from_std(stream),
+            token: server.tasks.token(),
+        }),
+        (_, result) => tracing::warn!(error = ?result.err(), "can't carry a connection on"),
     }
 }
 
 async fn serve_http2(stream: TcpStream, read_ahead: Bytes, router: Router, client: Client) {
     let server = client.server.clone();
     let served = Arc::new(AtomicBool::new(true));
-    let io = TokioIo::new(Io::new(stream, read_ahead, served.clone()));
+    let io = TokioIo::new(Io::new(stream, read_ahead, served.clone(), None));
     let service = RouterService {
         router,
         client,

@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::Handover;
 use crate::problem::{Code, Problem};
 
 /// The socket of one connection.
@@ -20,16 +21,24 @@ pub(super) struct Io {
     read_ahead: Bytes,
     /// Whether a request has reached the router: from then on bytes are none of our business.
     served: Arc<AtomicBool>,
+    /// Sees what is written, to know when a stream can leave.
+    handover: Option<Arc<Handover>>,
     /// An answer of ours that replaces one of hyper's.
     instead: Bytes,
 }
 
 impl Io {
-    pub(super) fn new(stream: TcpStream, read_ahead: Bytes, served: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        read_ahead: Bytes,
+        served: Arc<AtomicBool>,
+        handover: Option<Arc<Handover>>,
+    ) -> Self {
         Self {
             stream,
             read_ahead,
             served,
+            handover,
             instead: Bytes::new(),
         }
     }
@@ -107,7 +116,11 @@ impl AsyncWrite for Io {
             return Poll::Ready(Ok(buf.len()));
         }
         std::task::ready!(self.poll_instead(cx))?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let n = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        if let Some(handover) = &self.handover {
+            handover.note_written(&buf[..n]);
+        }
+        Poll::Ready(Ok(n))
     }
 
     fn poll_write_vectored(
@@ -123,7 +136,16 @@ impl AsyncWrite for Io {
             return self.poll_write(cx, first);
         }
         std::task::ready!(self.poll_instead(cx))?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let n = std::task::ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        if let Some(handover) = &self.handover {
+            let mut left = n;
+            for buf in bufs {
+                let taken = left.min(buf.len());
+                handover.note_written(&buf[..taken]);
+                left -= taken;
+            }
+        }
+        Poll::Ready(Ok(n))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -132,7 +154,11 @@ impl AsyncWrite for Io {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         std::task::ready!(self.poll_instead(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        std::task::ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        if let Some(handover) = &self.handover {
+            handover.note_flushed();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -8,15 +8,21 @@
 //! closed at an even pace over `drain_time` at most, each told to come back at a time of its own.
 
 mod connection;
+mod direct;
+mod handover;
 mod io;
+mod reactor;
 
 use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use axum::Router;
+use http::Version;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +30,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::handover::Handover;
+pub(crate) use self::reactor::Inbox;
 use crate::hub::{Hub, Shared};
 
 /// Connections that the kernel keeps for us while we are busy. The customary 128 drops connection storms.
@@ -122,23 +130,26 @@ impl Serve {
             hubs: Mutex::default(),
             closing: CancellationToken::new(),
             abort: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            reactors: OnceLock::new(),
+            next_reactor: AtomicUsize::new(0),
         });
-        let tasks = TaskTracker::new();
         tokio::select! {
-            () = accept(&self.listener, &self.router, &server, &tasks) => {}
+            () = accept(&self.listener, &self.router, &server) => {}
             () = &mut self.signal => {}
         }
         let streams = server.streams();
         tracing::info!(streams, "shutting down");
         if streams > 0 {
             let _ = tokio::time::timeout(self.options.drain_grace, async {
-                accept(&self.listener, &self.router, &server, &tasks).await;
+                accept(&self.listener, &self.router, &server).await;
             })
             .await;
         }
         drop(self.listener);
         server.closing.cancel();
         server.close_streams().await;
+        let tasks = &server.tasks;
         tasks.close();
         if tokio::time::timeout(LAST_ANSWER, tasks.wait())
             .await
@@ -149,8 +160,9 @@ impl Serve {
                 "cutting off connections that did not end in time"
             );
             server.abort.cancel();
-            tasks.wait().await;
         }
+        server.stop_reactors();
+        tasks.wait().await;
         Ok(())
     }
 }
@@ -171,9 +183,39 @@ struct Server {
     hubs: Mutex<Vec<Weak<Shared>>>,
     closing: CancellationToken,
     abort: CancellationToken,
+    /// Everything that lives on after the listener: tasks, and connections in reactors.
+    tasks: TaskTracker,
+    /// Started when the first stream leaves hyper.
+    reactors: OnceLock<Vec<Arc<Inbox>>>,
+    next_reactor: AtomicUsize,
 }
 
 impl Server {
+    fn reactors(&self) -> &[Arc<Inbox>] {
+        self.reactors.get_or_init(|| {
+            let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+            let spawn = |number| {
+                reactor::spawn(number)
+                    .inspect_err(|error| tracing::error!(%error, "can't start a reactor"))
+                    .ok()
+            };
+            (0..cores).map_while(spawn).collect()
+        })
+    }
+
+    /// The reactor for the next connection; `None` where there are none.
+    fn reactor(&self) -> Option<&Arc<Inbox>> {
+        let reactors = self.reactors();
+        let turn = self.next_reactor.fetch_add(1, Ordering::Relaxed);
+        reactors.get(turn.checked_rem(reactors.len())?)
+    }
+
+    fn stop_reactors(&self) {
+        for reactor in self.reactors.get().into_iter().flatten() {
+            reactor.stop();
+        }
+    }
+
     fn hubs(&self) -> Vec<Hub> {
         self.hubs
             .lock()
@@ -206,6 +248,8 @@ pub struct Client {
     remote: SocketAddr,
     /// Set where the connection serves one request at a time and can be cut off without harm to others.
     cut_off: Option<Arc<Notify>>,
+    /// Set where a stream may leave hyper.
+    handover: Option<Arc<Handover>>,
     server: Arc<Server>,
 }
 
@@ -213,6 +257,12 @@ impl Client {
     /// Where the request comes from.
     pub fn remote(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// Where a stream that answers a request of this version may be offered to the reactors.
+    pub(crate) fn handover(&self, version: Version) -> Option<Arc<Handover>> {
+        let may_leave = version == Version::HTTP_11 && !self.server.reactors().is_empty();
+        self.handover.clone().filter(|_| may_leave)
     }
 
     pub(crate) fn cut_off(&self) -> Option<Arc<Notify>> {
@@ -234,7 +284,6 @@ async fn accept(
     listener: &TcpListener,
     router: &Router,
     server: &Arc<Server>,
-    tasks: &TaskTracker,
 ) {
     loop {
         match listener.accept().await {
@@ -243,7 +292,7 @@ async fn accept(
                     tracing::debug!(%remote, %error, "connection was gone before it began");
                     continue;
                 }
-                tasks.spawn(connection::run(
+                server.tasks.spawn(connection::run(
                     stream,
                     remote,
                     router.clone(),

@@ -1,0 +1,186 @@
+//! A stream on its way, as both transports know it: what to send next, and how it ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tidewire_core::encode;
+use tidewire_core::filter::FilterKey;
+use tidewire_core::id::Tombstone;
+use tidewire_core::subscription::{Batch, CloseReason, Poll, Subscription};
+
+use crate::connections::Connection;
+use crate::hub::Hub;
+use crate::stream::{Heartbeat, StreamOptions};
+
+/// A filter, a place in the log, and which hub's: what streams have in common that send the same bytes next.
+pub(crate) type SharedPlace = (FilterKey, u64, usize);
+
+/// One connection's subscription, with what it takes to read on. When it is dropped, the connection is over.
+pub(crate) struct Live {
+    hub: Hub,
+    connection: Arc<Connection>,
+    subscription: Subscription,
+    options: StreamOptions,
+}
+
+impl Live {
+    pub(crate) fn new(
+        hub: Hub,
+        connection: Arc<Connection>,
+        subscription: Subscription,
+        options: StreamOptions,
+    ) -> Self {
+        Self {
+            hub,
+            connection,
+            subscription,
+            options,
+        }
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    pub(crate) fn subscription(&self) -> &Subscription {
+        &self.subscription
+    }
+
+    /// Queues a heartbeat if one is due.
+    pub(crate) fn heartbeat_if_due(&mut self) {
+        if self.connection.heartbeat_due.swap(false, Ordering::AcqRel) {
+            self.queue_heartbeat();
+        }
+    }
+
+    /// Gathers what the client lacks, up to about `bytes_max`.
+    pub(crate) fn gather(&mut self, bytes_max: usize, batch: &mut Batch) -> Poll {
+        let own = self.connection.own_topic();
+        let poll = self
+            .hub
+            .shared
+            .read_log(|log| match self.connection.close_requested() {
+                // Asked for before the filter is given back under this lock, so without a request it is still held.
+                Some(reason) => Poll::Close(reason),
+                None => self.subscription.poll(log, own, bytes_max, batch),
+            });
+        if poll == Poll::Data && batch.has_new_gap() {
+            self.hub.shared.counters.add_gap();
+        }
+        if poll == Poll::Idle {
+            self.note_place();
+        }
+        poll
+    }
+
+    /// Notes that so many bytes of the batch went out, or are with somebody who will send them.
+    pub(crate) fn sent(&mut self, batch: &Batch, n: usize) {
+        let delivered = self.subscription.sent(batch, n);
+        self.hub.shared.counters.add_delivered(delivered);
+        self.connection
+            .delivered
+            .fetch_add(delivered as u64, Ordering::Relaxed);
+        self.note_place();
+    }
+
+    /// The place in the hub's log, where that alone decides what is gathered.
+    pub(crate) fn shared_place(&self) -> Option<SharedPlace> {
+        let (filter, place) = self.subscription.shared_position()?;
+        let alone = self.connection.own_topic().is_none();
+        alone.then(|| (filter, place, Arc::as_ptr(&self.hub.shared).addr()))
+    }
+
+    /// Notes how a write went: how many bytes the socket took, and whether that was all there was.
+    pub(crate) fn note_write(&self, n: usize, complete: bool, now_ms: u64) {
+        let connection = &self.connection;
+        if n > 0 {
+            connection.active_ms.store(now_ms, Ordering::Relaxed);
+        }
+        if complete {
+            connection.blocked_ms.store(0, Ordering::Relaxed);
+        } else if n > 0 || connection.blocked_ms.load(Ordering::Relaxed) == 0 {
+            connection.blocked_ms.store(now_ms, Ordering::Relaxed);
+        }
+    }
+
+    fn note_place(&self) {
+        self.connection
+            .place
+            .store(self.subscription.place(), Ordering::Relaxed);
+    }
+
+    fn queue_heartbeat(&mut self) {
+        let tell_position = self.options.checkpoint && !self.subscription.has_pending();
+        let position = tell_position.then(|| {
+            self.hub
+                .shared
+                .read_log(|log| self.subscription.position(log))
+        });
+        let heartbeat = self.options.heartbeat;
+        self.subscription.push_control(|out| {
+            match heartbeat {
+                Heartbeat::Comment => out.extend_from_slice(encode::HEARTBEAT_COMMENT),
+                Heartbeat::Event => out.extend_from_slice(encode::HEARTBEAT_EVENT),
+                Heartbeat::Off => {}
+            }
+            if let Some(position) = position {
+                encode::checkpoint(out, position.to_string().as_bytes());
+            }
+        });
+    }
+
+    /// Ends the stream. Answers what is still to be said to the client; nothing, if it has half an event.
+    pub(crate) fn end(self, reason: CloseReason) -> Option<Vec<u8>> {
+        let last_words = if self.subscription.is_within_event() {
+            None
+        } else {
+            self.last_words(reason)
+        };
+        self.hub.shared.end_connection(self.connection.id, reason);
+        last_words
+    }
+
+    fn last_words(&self, reason: CloseReason) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        match reason {
+            CloseReason::Evicted => encode::retry_line(&mut out, far_retry_ms()),
+            CloseReason::Shutdown => {
+                encode::retry_line(&mut out, jittered(self.hub.shared.settings.retry_ms));
+            }
+            CloseReason::Closed => self.farewell(&mut out, "closed", Tombstone::Closed),
+            CloseReason::Replaced => self.farewell(&mut out, "replaced", Tombstone::Replaced),
+            _ => return None,
+        }
+        Some(out)
+    }
+
+    /// An event whose id keeps the client from coming back.
+    fn farewell(&self, out: &mut Vec<u8>, name: &str, tombstone: Tombstone) {
+        let position = self
+            .hub
+            .shared
+            .read_log(|log| self.subscription.position(log));
+        let id = position.with_tombstone(tombstone).to_string();
+        encode::encode(out, Some(id.as_bytes()), Some(name), None, "{}");
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let reason = self
+            .connection
+            .close_requested()
+            .unwrap_or(CloseReason::ClientGone);
+        self.hub.shared.end_connection(self.connection.id, reason);
+    }
+}
+
+/// Up to half as much again, by chance, so that clients don't come back in step.
+pub(crate) fn jittered(ms: u64) -> u64 {
+    ms + fastrand::u64(0..=ms / 2)
+}
+
+/// 30 to 60 s.
+pub(crate) fn far_retry_ms() -> u64 {
+    fastrand::u64(30_000..=60_000)
+}

@@ -1,0 +1,184 @@
+//! How a stream's socket leaves hyper.
+//!
+//! hyper reads the request, the router runs, and hyper writes the response's head and the body's first frame. When the
+//! body is asked for its second frame it [`offer`](Handover::offer)s the stream instead. The connection's task sees the
+//! offer, waits until everything that hyper has is written, and then takes the socket out of hyper and the stream out
+//! of the offer.
+//!
+//! Middleware may have changed the body: compressed it, say. So the bytes that went to the socket are watched from the
+//! first frame on, and unless they are a plain chunked response with exactly that frame, the offer is given back and
+//! the stream goes on as a body.
+
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+use crate::live::Live;
+
+/// A head that is longer than this is not looked for, in bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Where the body of a stream and the task of its connection meet. One per connection.
+#[derive(Default)]
+pub(crate) struct Handover {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+enum State {
+    /// There is no stream, or it stays in hyper.
+    #[default]
+    None,
+    /// The first frame is on its way; so far these bytes were written to the socket.
+    Begun { frame: Vec<u8>, written: Vec<u8> },
+    /// The stream can be had once everything is written.
+    Offered(Box<Offer>),
+    /// The offer was declined; the body has not taken it back yet.
+    Declined(Box<Live>),
+}
+
+struct Offer {
+    live: Live,
+    waker: Waker,
+    frame: Vec<u8>,
+    written: Vec<u8>,
+    flushed: bool,
+}
+
+impl Handover {
+    /// The body hands its first frame over.
+    pub(crate) fn begin(&self, frame: &[u8]) {
+        *self.state.lock() = State::Begun {
+            frame: frame.to_vec(),
+            written: Vec::new(),
+        };
+    }
+
+    /// The body offers the stream; the waker is for when the offer is declined.
+    pub(crate) fn offer(&self, live: Live, waker: &Waker) {
+        let mut state = self.state.lock();
+        *state = match std::mem::take(&mut *state) {
+            State::Begun { frame, written } => State::Offered(Box::new(Offer {
+                live,
+                waker: waker.clone(),
+                frame,
+                written,
+                flushed: false,
+            })),
+            _ => {
+                waker.wake_by_ref();
+                State::Declined(Box::new(live))
+            }
+        };
+    }
+
+    /// The body asks whether its offer was declined.
+    pub(crate) fn take_back(&self) -> Option<Live> {
+        let mut state = self.state.lock();
+        match std::mem::take(&mut *state) {
+            State::Declined(live) => Some(*live),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    /// These bytes were written to the socket.
+    pub(super) fn note_written(&self, bytes: &[u8]) {
+        let mut state = self.state.lock();
+        let (frame, written) = match &mut *state {
+            State::Begun { frame, written } => (frame.len(), written),
+            State::Offered(offer) => (offer.frame.len(), &mut offer.written),
+            _ => return,
+        };
+        // More than head and frame: it can't be what is hoped for, and need not be kept.
+        let room = (HEAD_BYTES_MAX + frame).saturating_sub(written.len());
+        written.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Everything that hyper had was written.
+    pub(super) fn note_flushed(&self) {
+        if let State::Offered(offer) = &mut *self.state.lock() {
+            offer.flushed = true;
+        }
+    }
+
+    /// The connection's task takes the stream, if it is offered, written, and unchanged.
+    pub(super) fn accept(&self) -> Option<Live> {
+        let mut state = self.state.lock();
+        match std::mem::take(&mut *state) {
+            State::Offered(offer) if offer.flushed => {
+                if is_plain_chunked(&offer.written, &offer.frame) {
+                    return Some(offer.live);
+                }
+                *state = State::Declined(Box::new(offer.live));
+                offer.waker.wake();
+            }
+            other => *state = other,
+        }
+        None
+    }
+}
+
+/// Whether bytes are the head of a chunked HTTP/1.1 response without content coding, and one chunk that is the frame.
+fn is_plain_chunked(written: &[u8], frame: &[u8]) -> bool {
+    let Some(head_len) = memchr::memmem::find(written, b"\r\n\r\n") else {
+        return false;
+    };
+    let Ok(head) = std::str::from_utf8(&written[..head_len]) else {
+        return false;
+    };
+    let mut lines = head.split("\r\n");
+    let is_ok = lines
+        .next()
+        .is_some_and(|status| status.starts_with("HTTP/1.1 200"));
+    let (mut chunked, mut coded) = (false, false);
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        coded |= name.eq_ignore_ascii_case("content-encoding");
+        chunked |= name.eq_ignore_ascii_case("transfer-encoding")
+            && value.trim().eq_ignore_ascii_case("chunked");
+    }
+    is_ok && chunked && !coded && is_chunk(&written[head_len + 4..], frame)
+}
+
+/// Whether bytes are exactly one chunk (RFC 9112 section 7.1) with the given data.
+fn is_chunk(bytes: &[u8], data: &[u8]) -> bool {
+    let Some(size_len) = memchr::memmem::find(bytes, b"\r\n") else {
+        return false;
+    };
+    let size = std::str::from_utf8(&bytes[..size_len])
+        .ok()
+        .and_then(|size| usize::from_str_radix(size, 16).ok());
+    size == Some(data.len())
+        && bytes[size_len + 2..]
+            .strip_prefix(data)
+            .is_some_and(|rest| rest == b"\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_unchanged_first_frame_lets_the_socket_go() {
+        let plain = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n:abc\n\r\n";
+        assert!(is_plain_chunked(plain.as_bytes(), b":abc\n"));
+        let changed = [
+            plain.replace("chunked", "gzip, chunked"),
+            plain.replace("content-type: text/event-stream", "content-encoding: br"),
+            plain.replace("1.1 200", "1.0 200"),
+            plain.replace("1.1 200", "1.1 206"),
+            plain.replace("abc", "abd"),
+            plain.replace("5\r\n", "6\r\n"),
+            plain.replace(":abc\n\r\n", ":abc\n\r\n0\r\n\r\n"),
+            plain.replace(":abc\n\r\n", ":abc\n"),
+            plain.replace("Transfer-Encoding: chunked", "Content-Length: 5"),
+            format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok{plain}"),
+            String::new(),
+        ];
+        for bytes in changed {
+            assert!(!is_plain_chunked(bytes.as_bytes(), b":abc\n"), "{bytes:?}");
+        }
+    }
+}
