@@ -35,19 +35,54 @@ impl Collector for HubCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let stats = self.0.stats();
         let gauge = |n: usize| ConstGauge::new(i64::try_from(n).unwrap_or(i64::MAX));
-        let mut put = |name: &str, help: &str, metric: &dyn EncodeInto| metric.encode_into(&mut encoder, name, help);
+        let mut put = |name: &str, help: &str, metric: &dyn EncodeInto| {
+            metric.encode_into(&mut encoder, name, help)
+        };
         put("connections", "Open streams", &gauge(stats.connections))?;
-        put("topics", "Topics with an event or a subscriber", &gauge(stats.log.topics))?;
-        put("filters", "Distinct subscriptions", &gauge(stats.log.filters))?;
+        put(
+            "topics",
+            "Topics with an event or a subscriber",
+            &gauge(stats.log.topics),
+        )?;
+        put(
+            "filters",
+            "Distinct subscriptions",
+            &gauge(stats.log.filters),
+        )?;
         put("log_events", "Events held", &gauge(stats.log.events))?;
-        put("log_memory_bytes", "Memory of the events held and their index", &gauge(stats.log.memory_bytes))?;
-        put("ready", "Whether events can be stored", &gauge(usize::from(self.0.ready().is_ok())))?;
-        put("published", "Events published on this node", &ConstCounter::new(stats.totals.published))?;
-        put("delivered", "Events handed to connections", &ConstCounter::new(stats.totals.delivered))?;
-        put("gaps", "Times that a client was told of missing events", &ConstCounter::new(stats.totals.gaps))?;
-        let closes: Family<Vec<(&'static str, &'static str)>, prometheus_client::metrics::counter::Counter> = Family::default();
+        put(
+            "log_memory_bytes",
+            "Memory of the events held and their index",
+            &gauge(stats.log.memory_bytes),
+        )?;
+        put(
+            "ready",
+            "Whether events can be stored",
+            &gauge(usize::from(self.0.ready().is_ok())),
+        )?;
+        put(
+            "published",
+            "Events published on this node",
+            &ConstCounter::new(stats.totals.published),
+        )?;
+        put(
+            "delivered",
+            "Events handed to connections",
+            &ConstCounter::new(stats.totals.delivered),
+        )?;
+        put(
+            "gaps",
+            "Times that a client was told of missing events",
+            &ConstCounter::new(stats.totals.gaps),
+        )?;
+        let closes: Family<
+            Vec<(&'static str, &'static str)>,
+            prometheus_client::metrics::counter::Counter,
+        > = Family::default();
         for (reason, n) in stats.totals.closes {
-            closes.get_or_create(&vec![("reason", reason.as_str())]).inc_by(n);
+            closes
+                .get_or_create(&vec![("reason", reason.as_str())])
+                .inc_by(n);
         }
         put("closes", "Connections that ended, by reason", &closes)
     }
@@ -55,11 +90,21 @@ impl Collector for HubCollector {
 
 /// A metric of any type, to be written under a name.
 trait EncodeInto {
-    fn encode_into(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str) -> Result<(), Error>;
+    fn encode_into(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+    ) -> Result<(), Error>;
 }
 
 impl<M: EncodeMetric> EncodeInto for M {
-    fn encode_into(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str) -> Result<(), Error> {
+    fn encode_into(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+    ) -> Result<(), Error> {
         self.encode(encoder.encode_descriptor(name, help, None, self.metric_type())?)
     }
 }

@@ -26,11 +26,18 @@ fn admin(rights: SomeRights) -> Result<(), Problem> {
 }
 
 /// Answers `GET /api/v1/stats`.
-pub(super) async fn stats(State(door): State<Door>, rights: SomeRights) -> Result<Json<Value>, Problem> {
+pub(super) async fn stats(
+    State(door): State<Door>,
+    rights: SomeRights,
+) -> Result<Json<Value>, Problem> {
     admin(rights)?;
     let stats = door.hub.stats();
-    let closes: Map<String, Value> =
-        stats.totals.closes.iter().map(|(reason, n)| (reason.as_str().to_owned(), (*n).into())).collect();
+    let closes: Map<String, Value> = stats
+        .totals
+        .closes
+        .iter()
+        .map(|(reason, n)| (reason.as_str().to_owned(), (*n).into()))
+        .collect();
     Ok(Json(json!({
         "connections": stats.connections,
         "topics": stats.log.topics,
@@ -61,7 +68,9 @@ pub(super) async fn topics(
         None => 0,
         Some(text) => text.parse().map_err(|_| bad_cursor(text))?,
     };
-    let (topics, next) = door.hub.topics(cursor, limit(&query, PAGE_ROWS, PAGE_ROWS_MAX)?);
+    let (topics, next) = door
+        .hub
+        .topics(cursor, limit(&query, PAGE_ROWS, PAGE_ROWS_MAX)?);
     let rows = topics.into_iter().map(|topic| {
         json!({
             "topic": topic.topic,
@@ -71,7 +80,9 @@ pub(super) async fn topics(
             "last_id": topic.last.map(|id| id.to_string()),
         })
     });
-    Ok(Json(json!({ "topics": rows.collect::<Vec<_>>(), "next": next.map(|next| next.to_string()) })))
+    Ok(Json(
+        json!({ "topics": rows.collect::<Vec<_>>(), "next": next.map(|next| next.to_string()) }),
+    ))
 }
 
 /// Answers `GET /api/v1/connections`.
@@ -89,7 +100,10 @@ pub(super) async fn connections(
     };
     let limit = limit(&query, PAGE_ROWS, PAGE_ROWS_MAX)?;
     let page = door.hub.connections(after, limit);
-    let next = page.last().filter(|_| page.len() == limit).map(|last| last.id.to_string());
+    let next = page
+        .last()
+        .filter(|_| page.len() == limit)
+        .map(|last| last.id.to_string());
     let rows = page.iter().map(|connection| {
         json!({
             "id": connection.id.to_string(),
@@ -101,7 +115,9 @@ pub(super) async fn connections(
             "lag": connection.lag,
         })
     });
-    Ok(Json(json!({ "connections": rows.collect::<Vec<_>>(), "next": next })))
+    Ok(Json(
+        json!({ "connections": rows.collect::<Vec<_>>(), "next": next }),
+    ))
 }
 
 /// Answers `DELETE /api/v1/connections/{id}`.
@@ -111,11 +127,16 @@ pub(super) async fn close_connection(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     admin(rights)?;
-    let closed = id.parse::<ConnectionId>().is_ok_and(|id| door.hub.close(id));
+    let closed = id
+        .parse::<ConnectionId>()
+        .is_ok_and(|id| door.hub.close(id));
     if closed {
         Ok(StatusCode::NO_CONTENT)
     } else {
-        Err(Problem::new(Code::NoSuchConnection, format!("connection `{id}` is not on this node")))
+        Err(Problem::new(
+            Code::NoSuchConnection,
+            format!("connection `{id}` is not on this node"),
+        ))
     }
 }
 

@@ -14,10 +14,18 @@ pub(super) async fn next_chunk(body: &mut Body, limits: &Limits) -> Result<Optio
     loop {
         match tokio::time::timeout(limits.body_timeout, body.frame()).await {
             Err(_) => {
-                return Err(Problem::new(Code::BodyTimeout, "the body fell silent for longer than `limits.body_timeout`"));
+                return Err(Problem::new(
+                    Code::BodyTimeout,
+                    "the body fell silent for longer than `limits.body_timeout`",
+                ));
             }
             Ok(None) => return Ok(None),
-            Ok(Some(Err(error))) => return Err(Problem::new(Code::BadBody, format!("the body broke off: {error}"))),
+            Ok(Some(Err(error))) => {
+                return Err(Problem::new(
+                    Code::BadBody,
+                    format!("the body broke off: {error}"),
+                ));
+            }
             Ok(Some(Ok(frame))) => {
                 if let Ok(data) = frame.into_data() {
                     return Ok(Some(data));
@@ -28,9 +36,15 @@ pub(super) async fn next_chunk(body: &mut Body, limits: &Limits) -> Result<Optio
 }
 
 /// A whole body.
-pub(super) async fn read(mut body: Body, headers: &HeaderMap, limits: &Limits) -> Result<Bytes, Problem> {
+pub(super) async fn read(
+    mut body: Body,
+    headers: &HeaderMap,
+    limits: &Limits,
+) -> Result<Bytes, Problem> {
     let bytes_max = limits.body_bytes_max;
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
         return Err(too_large(bytes_max));
     }

@@ -10,8 +10,7 @@ use tidewire_core::event::compact_json;
 /// What an event may look like, for error messages.
 const SHAPE: &str = r#"an event is {"topic": "…", "data": …} with "topics", "event", "id", "retry" and "private" as options"#;
 /// What to do about a field that is not one of an event's.
-const RAW_HINT: &str =
-    "to send JSON as it is, put it into \"data\", or POST it as another Content-Type, such as text/plain, with ?topic=…";
+const RAW_HINT: &str = "to send JSON as it is, put it into \"data\", or POST it as another Content-Type, such as text/plain, with ?topic=…";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an event, which is a JSON object")]
@@ -33,7 +32,8 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 
 /// Reads one event. `topics` are those of the query: they count where the document names none.
 pub(super) fn parse_one(json: &[u8], topics: &[&str]) -> Result<Publication, Problem> {
-    let document: Document<'_> = serde_json::from_slice(json).map_err(|error| not_a_document(&error, json))?;
+    let document: Document<'_> =
+        serde_json::from_slice(json).map_err(|error| not_a_document(&error, json))?;
     document.into_publication(topics)
 }
 
@@ -48,7 +48,8 @@ pub(super) fn parse(json: &[u8], topics: &[&str], events_max: usize) -> Result<D
     if json.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'[') {
         return parse_one(json, topics).map(Documents::One);
     }
-    let raw: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| not_a_document(&error, json))?;
+    let raw: Vec<&RawValue> =
+        serde_json::from_slice(json).map_err(|error| not_a_document(&error, json))?;
     if raw.len() > events_max {
         let detail = format!(
             "a batch may have {events_max} events (`limits.batch_events_max`), not {}; a stream of `application/x-ndjson` \
@@ -68,11 +69,18 @@ fn not_a_document(error: &serde_json::Error, json: &[u8]) -> Problem {
     let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(json).is_ok();
     if error.classify() == Category::Data && is_json() {
         let message = error.to_string();
-        let hint = if message.starts_with("unknown field") { RAW_HINT } else { SHAPE };
+        let hint = if message.starts_with("unknown field") {
+            RAW_HINT
+        } else {
+            SHAPE
+        };
         return Problem::new(Code::BadDocument, format!("{message}; {hint}"));
     }
     if std::str::from_utf8(json).is_err() {
-        return Problem::new(Code::BadUtf8, "JSON is UTF-8 (RFC 8259 section 8.1), and this body is not");
+        return Problem::new(
+            Code::BadUtf8,
+            "JSON is UTF-8 (RFC 8259 section 8.1), and this body is not",
+        );
     }
     Problem::new(Code::BadJson, format!("{error}; {SHAPE}"))
 }
@@ -80,11 +88,17 @@ fn not_a_document(error: &serde_json::Error, json: &[u8]) -> Problem {
 impl Document<'_> {
     fn into_publication(self, query_topics: &[&str]) -> Result<Publication, Problem> {
         let Some(data) = self.data else {
-            return Err(Problem::new(Code::BadDocument, format!("\"data\" is missing; {SHAPE}")));
+            return Err(Problem::new(
+                Code::BadDocument,
+                format!("\"data\" is missing; {SHAPE}"),
+            ));
         };
         let topics = match (self.topic, self.topics) {
             (Some(_), Some(_)) => {
-                return Err(Problem::new(Code::BadDocument, "give \"topic\" or \"topics\", not both"));
+                return Err(Problem::new(
+                    Code::BadDocument,
+                    "give \"topic\" or \"topics\", not both",
+                ));
             }
             (Some(topic), None) => vec![topic],
             (None, Some(topics)) => topics,
@@ -117,7 +131,8 @@ pub(super) fn publication(
 fn text_of(data: &RawValue) -> Result<String, Problem> {
     let raw = data.get();
     if raw.starts_with('"') {
-        return serde_json::from_str(raw).map_err(|error| Problem::new(Code::BadJson, format!("\"data\": {error}")));
+        return serde_json::from_str(raw)
+            .map_err(|error| Problem::new(Code::BadJson, format!("\"data\": {error}")));
     }
     let mut text = String::with_capacity(raw.len());
     compact_json(raw, &mut text);

@@ -29,10 +29,14 @@ impl Access {
     /// # Errors
     /// If a pattern of a right is not valid; says which.
     pub(crate) fn new(config: &Config) -> Result<Self, String> {
-        let Some(anonymous) = &config.auth.anonymous else { return Ok(Self::Open) };
+        let Some(anonymous) = &config.auth.anonymous else {
+            return Ok(Self::Open);
+        };
         let patterns = |key: &str, texts: &[String]| {
             let parse = |text: &String| {
-                Pattern::new(text).map_err(|error| format!("auth.anonymous.{key}: `{text}` is no pattern: {error}"))
+                Pattern::new(text).map_err(|error| {
+                    format!("auth.anonymous.{key}: `{text}` is no pattern: {error}")
+                })
             };
             texts.iter().map(parse).collect::<Result<Vec<_>, _>>()
         };
@@ -87,13 +91,21 @@ fn check_that_local(request: &Request) -> Result<(), Problem> {
 }
 
 fn proxy_header(headers: &HeaderMap) -> Option<&str> {
-    let by_proxy = |name: &str| name == "forwarded" || name == "via" || name.starts_with("x-forwarded-");
-    headers.keys().map(header::HeaderName::as_str).find(|name| by_proxy(name))
+    let by_proxy =
+        |name: &str| name == "forwarded" || name == "via" || name.starts_with("x-forwarded-");
+    headers
+        .keys()
+        .map(header::HeaderName::as_str)
+        .find(|name| by_proxy(name))
 }
 
 fn is_local(authority: &Authority) -> bool {
     let host = authority.host().trim_end_matches('.');
-    let ip = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse::<IpAddr>();
+    let ip = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host)
+        .parse::<IpAddr>();
     match ip {
         Ok(ip) => ip.is_loopback(),
         Err(_) => {
@@ -106,7 +118,10 @@ fn is_local(authority: &Authority) -> bool {
 /// Refuses those who may not read figures or close connections.
 pub(super) fn check_admin(rights: Option<&Arc<Rights>>) -> Result<(), Problem> {
     match rights {
-        Some(rights) if !rights.admin => Err(Problem::new(Code::NotAllowed, "no right to administrate (`admin`)")),
+        Some(rights) if !rights.admin => Err(Problem::new(
+            Code::NotAllowed,
+            "no right to administrate (`admin`)",
+        )),
         _ => Ok(()),
     }
 }
@@ -117,11 +132,30 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_are_local() {
-        for local in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.8.9.1", "[::1]:80", "app.localhost", "localhost."] {
+        for local in [
+            "localhost",
+            "LOCALHOST:8080",
+            "127.0.0.1:8080",
+            "127.8.9.1",
+            "[::1]:80",
+            "app.localhost",
+            "localhost.",
+        ] {
             assert!(is_local(&local.parse().expect("an authority")), "{local}");
         }
-        for foreign in ["example.com", "localhost.example.com", "10.0.0.1", "[::2]", "127.0.0.1.nip.io", "0.0.0.0", "notlocalhost"] {
-            assert!(!is_local(&foreign.parse().expect("an authority")), "{foreign}");
+        for foreign in [
+            "example.com",
+            "localhost.example.com",
+            "10.0.0.1",
+            "[::2]",
+            "127.0.0.1.nip.io",
+            "0.0.0.0",
+            "notlocalhost",
+        ] {
+            assert!(
+                !is_local(&foreign.parse().expect("an authority")),
+                "{foreign}"
+            );
         }
     }
 }

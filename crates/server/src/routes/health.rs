@@ -28,7 +28,9 @@ pub(super) async fn alive() -> Json<Value> {
 /// Answers `GET /readyz`: events can be stored, and the hub is not about to end.
 pub(super) async fn ready(State(door): State<Door>) -> Result<Json<Value>, Problem> {
     match door.hub.ready() {
-        Ok(()) => Ok(Json(json!({ "status": "ready", "broker": door.hub.broker_kind() }))),
+        Ok(()) => Ok(Json(
+            json!({ "status": "ready", "broker": door.hub.broker_kind() }),
+        )),
         Err(reason) => Err(Problem::new(Code::NotReady, reason).retry_after_s(5)),
     }
 }

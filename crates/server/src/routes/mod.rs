@@ -35,7 +35,10 @@ struct Door {
 
 /// The whole router.
 pub(crate) fn router(hub: &Hub, config: &Config, access: guard::Access) -> Router {
-    let door = Door { hub: hub.clone(), limits: Arc::new(config.limits.clone()) };
+    let door = Door {
+        hub: hub.clone(),
+        limits: Arc::new(config.limits.clone()),
+    };
     Router::new()
         .route("/", get(page::index))
         .route("/events", get(hub.subscribe()).post(publish::publish))
@@ -44,14 +47,20 @@ pub(crate) fn router(hub: &Hub, config: &Config, access: guard::Access) -> Route
         .route("/api/v1/stats", get(admin::stats))
         .route("/api/v1/topics", get(admin::topics))
         .route("/api/v1/connections", get(admin::connections))
-        .route("/api/v1/connections/{id}", axum::routing::delete(admin::close_connection))
+        .route(
+            "/api/v1/connections/{id}",
+            axum::routing::delete(admin::close_connection),
+        )
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(door)
-        .layer(axum::middleware::from_fn_with_state(Arc::new(access), guard::check))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::new(access),
+            guard::check,
+        ))
         .layer(cors(&config.cors.origins))
         .layer(CatchPanicLayer::custom(panicked))
 }
@@ -64,7 +73,11 @@ async fn not_found(request: Request) -> Problem {
 }
 
 async fn wrong_method(request: Request) -> Problem {
-    let detail = format!("`{}` takes no {}; see the `Allow` header", request.uri().path(), request.method());
+    let detail = format!(
+        "`{}` takes no {}; see the `Allow` header",
+        request.uri().path(),
+        request.method()
+    );
     Problem::new(Code::WrongMethod, detail)
 }
 
@@ -75,7 +88,13 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
 
 /// Without configured origins every page may read, without credentials; with them, those pages with credentials.
 fn cors(origins: &[String]) -> CorsLayer {
-    let methods = [Method::GET, Method::HEAD, Method::POST, Method::DELETE, Method::OPTIONS];
+    let methods = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
     let headers = [
         header::ACCEPT,
         header::AUTHORIZATION,
@@ -92,7 +111,11 @@ fn cors(origins: &[String]) -> CorsLayer {
     if origins.is_empty() {
         layer.allow_origin(AnyOrigin)
     } else {
-        let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
-        layer.allow_origin(origins.collect::<Vec<_>>()).allow_credentials(true)
+        let origins = origins
+            .iter()
+            .filter_map(|origin| HeaderValue::from_str(origin).ok());
+        layer
+            .allow_origin(origins.collect::<Vec<_>>())
+            .allow_credentials(true)
     }
 }

@@ -21,7 +21,12 @@ pub(super) async fn publish(
     rights: Option<&Rights>,
     mut body: Body,
 ) -> Result<Response, Problem> {
-    let mut lines = Lines { door, rights, topics: query.all("topic").collect(), ..Lines::new(door) };
+    let mut lines = Lines {
+        door,
+        rights,
+        topics: query.all("topic").collect(),
+        ..Lines::new(door)
+    };
     match lines.publish_all(&mut body).await {
         Ok(()) => Ok(Json(lines.summary()).into_response()),
         Err(problem) => {
@@ -87,7 +92,10 @@ impl<'a> Lines<'a> {
     async fn read_all(&mut self, body: &mut Body) -> Result<(), Problem> {
         while let Some(chunk) = body::next_chunk(body, &self.door.limits).await? {
             self.buffer.extend_from_slice(&chunk);
-            while let Some(end) = self.buffer[self.searched..].iter().position(|&byte| byte == b'\n') {
+            while let Some(end) = self.buffer[self.searched..]
+                .iter()
+                .position(|&byte| byte == b'\n')
+            {
                 let line = self.buffer.split_to(self.searched + end);
                 self.buffer.advance(1);
                 self.searched = 0;
@@ -99,13 +107,20 @@ impl<'a> Lines<'a> {
             self.searched = self.buffer.len();
             if self.buffer.len() > self.door.limits.body_bytes_max {
                 self.line += 1;
-                let detail = format!("a line may have {} bytes (`limits.body_bytes_max`)", self.door.limits.body_bytes_max);
+                let detail = format!(
+                    "a line may have {} bytes (`limits.body_bytes_max`)",
+                    self.door.limits.body_bytes_max
+                );
                 return Err(Problem::new(Code::BodyTooLarge, detail));
             }
             self.commit().await?;
         }
         let last = self.buffer.split();
-        if last.is_empty() { Ok(()) } else { self.read_line(&last) }
+        if last.is_empty() {
+            Ok(())
+        } else {
+            self.read_line(&last)
+        }
     }
 
     fn read_line(&mut self, line: &[u8]) -> Result<(), Problem> {
@@ -132,7 +147,9 @@ impl<'a> Lines<'a> {
                 Ok(())
             }
             // Nothing of the batch is stored; one by one shows which line is refused.
-            Err(PublishError::Refused(_) | PublishError::MixedTransient) => self.commit_one_by_one(batch, &lines).await,
+            Err(PublishError::Refused(_) | PublishError::MixedTransient) => {
+                self.commit_one_by_one(batch, &lines).await
+            }
             Err(error) => {
                 self.failed_line = lines.first().copied();
                 Err(error.into())
@@ -140,7 +157,11 @@ impl<'a> Lines<'a> {
         }
     }
 
-    async fn commit_one_by_one(&mut self, batch: Vec<Publication>, lines: &[u64]) -> Result<(), Problem> {
+    async fn commit_one_by_one(
+        &mut self,
+        batch: Vec<Publication>,
+        lines: &[u64],
+    ) -> Result<(), Problem> {
         for (publication, line) in batch.into_iter().zip(lines) {
             match self.door.hub.publish_all(vec![publication], None).await {
                 Ok(ids) => self.committed(&ids),

@@ -11,9 +11,18 @@ const POLICY: &str = "default-src 'none'; connect-src 'self'; script-src 'unsafe
 /// Answers `GET /`.
 pub(super) async fn index() -> impl IntoResponse {
     let headers = [
-        (HeaderName::from_static("content-security-policy"), HeaderValue::from_static(POLICY)),
-        (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff")),
-        (HeaderName::from_static("referrer-policy"), HeaderValue::from_static("no-referrer")),
+        (
+            HeaderName::from_static("content-security-policy"),
+            HeaderValue::from_static(POLICY),
+        ),
+        (
+            HeaderName::from_static("x-content-type-options"),
+            HeaderValue::from_static("nosniff"),
+        ),
+        (
+            HeaderName::from_static("referrer-policy"),
+            HeaderValue::from_static("no-referrer"),
+        ),
     ];
     (headers, Html(INDEX))
 }

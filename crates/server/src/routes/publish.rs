@@ -49,10 +49,13 @@ pub(super) async fn publish(
         Documents::One(raw(&query, &body)?)
     };
     match documents {
-        Documents::One(publication) => publish_one(&door, rights.as_deref(), publication, key).await,
+        Documents::One(publication) => {
+            publish_one(&door, rights.as_deref(), publication, key).await
+        }
         Documents::Many(batch) => {
             for (index, publication) in batch.iter().enumerate() {
-                check(&door, publication, rights.as_deref()).map_err(|problem| problem.with("index", index))?;
+                check(&door, publication, rights.as_deref())
+                    .map_err(|problem| problem.with("index", index))?;
             }
             let ids = door.hub.publish_all(batch, key).await?;
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
@@ -76,7 +79,10 @@ async fn publish_one(
             Err(_) => false,
         };
         if !sent {
-            return Err(Problem::new(Code::NoSuchConnection, format!("connection `{connection}` is not on this node")));
+            return Err(Problem::new(
+                Code::NoSuchConnection,
+                format!("connection `{connection}` is not on this node"),
+            ));
         }
         return Ok(Json(json!({ "id": null })).into_response());
     }
@@ -85,9 +91,16 @@ async fn publish_one(
 }
 
 /// Whether the event is valid, and whether it may go where it should.
-pub(super) fn check(door: &Door, publication: &Publication, rights: Option<&Rights>) -> Result<(), Problem> {
+pub(super) fn check(
+    door: &Door,
+    publication: &Publication,
+    rights: Option<&Rights>,
+) -> Result<(), Problem> {
     publication.validate(door.limits.event_bytes_max)?;
-    check_right(rights, publication.topics.iter().map(tidewire::Topic::as_str))
+    check_right(
+        rights,
+        publication.topics.iter().map(tidewire::Topic::as_str),
+    )
 }
 
 /// Whether the sender may publish to all of these topics.
@@ -107,23 +120,40 @@ pub(super) fn check_right<'a>(
 
 /// The essence of the media type, in lower case; empty where there is none.
 fn content_type(headers: &HeaderMap) -> String {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
 }
 
 /// The body is the data, and all else is in the query.
 fn raw(query: &Query<'_>, body: &[u8]) -> Result<Publication, Problem> {
     let data = std::str::from_utf8(body).map_err(|error| {
-        let detail = format!("an event's data is UTF-8 text, and byte {} of this body is not", error.valid_up_to());
+        let detail = format!(
+            "an event's data is UTF-8 text, and byte {} of this body is not",
+            error.valid_up_to()
+        );
         Problem::new(Code::BadUtf8, detail)
     })?;
     let parameter = |name: &str, value: &str, allowed: &str| {
-        Problem::new(Code::BadParameter, format!("`{name}={value}` is not understood; allowed: {allowed}"))
-            .with("parameter", name)
+        Problem::new(
+            Code::BadParameter,
+            format!("`{name}={value}` is not understood; allowed: {allowed}"),
+        )
+        .with("parameter", name)
     };
     let retry_ms = match query.get("retry") {
         None => None,
-        Some(text) => Some(text.parse().map_err(|_| parameter("retry", text, "a number of milliseconds"))?),
+        Some(text) => Some(
+            text.parse()
+                .map_err(|_| parameter("retry", text, "a number of milliseconds"))?,
+        ),
     };
     let private = match query.get("private") {
         None | Some("false") => false,
@@ -141,16 +171,32 @@ fn raw(query: &Query<'_>, body: &[u8]) -> Result<Publication, Problem> {
 }
 
 fn idempotency_key(parts: &Parts, body: &[u8]) -> Result<Option<IdempotencyKey>, Problem> {
-    let Some(value) = parts.headers.get(KEY_HEADER) else { return Ok(None) };
-    let key = value.to_str().ok().filter(|key| !key.is_empty() && key.len() <= KEY_BYTES_MAX);
+    let Some(value) = parts.headers.get(KEY_HEADER) else {
+        return Ok(None);
+    };
+    let key = value
+        .to_str()
+        .ok()
+        .filter(|key| !key.is_empty() && key.len() <= KEY_BYTES_MAX);
     let Some(key) = key else {
-        return Err(Problem::new(Code::BadKey, format!("an Idempotency-Key is 1 to {KEY_BYTES_MAX} visible ASCII characters")));
+        return Err(Problem::new(
+            Code::BadKey,
+            format!("an Idempotency-Key is 1 to {KEY_BYTES_MAX} visible ASCII characters"),
+        ));
     };
     let mut digest = Sha256::new();
-    for part in [parts.uri.to_string().as_bytes(), content_type(&parts.headers).as_bytes(), body] {
+    for part in [
+        parts.uri.to_string().as_bytes(),
+        content_type(&parts.headers).as_bytes(),
+        body,
+    ] {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
     }
     // Without tokens, all who publish are one publisher.
-    Ok(Some(IdempotencyKey { publisher: String::new(), key: key.to_owned(), fingerprint: digest.finalize().into() }))
+    Ok(Some(IdempotencyKey {
+        publisher: String::new(),
+        key: key.to_owned(),
+        fingerprint: digest.finalize().into(),
+    }))
 }

@@ -30,7 +30,10 @@ pub(super) async fn close(
     topic: TopicInPath,
 ) -> Result<Json<Value>, Problem> {
     let topic = topic_of(topic)?;
-    publish::check_right(rights.as_deref().map(|rights| &**rights), [topic.as_str()].into_iter())?;
+    publish::check_right(
+        rights.as_deref().map(|rights| &**rights),
+        [topic.as_str()].into_iter(),
+    )?;
     let id = door.hub.close_topic(topic).await?;
     Ok(Json(json!({ "id": id.to_string() })))
 }
@@ -54,8 +57,14 @@ pub(super) async fn history(
         since => parse_since(since, Timestamp::now().as_millisecond().max(0) as u64),
     };
     let limit = limit(&query, PAGE_EVENTS, PAGE_EVENTS_MAX)?;
-    let page = door.hub.history(&topic, &start, limit, door.limits.body_bytes_max);
-    let events: Vec<Value> = page.events.into_iter().map(|event| event_json(&event)).collect();
+    let page = door
+        .hub
+        .history(&topic, &start, limit, door.limits.body_bytes_max);
+    let events: Vec<Value> = page
+        .events
+        .into_iter()
+        .map(|event| event_json(&event))
+        .collect();
     Ok(Json(json!({
         "topic": topic.as_str(),
         "events": events,
@@ -82,7 +91,9 @@ pub(super) fn rfc3339(ms: u64) -> Option<String> {
 
 /// The query's `limit`.
 pub(super) fn limit(query: &Query<'_>, default: usize, max: usize) -> Result<usize, Problem> {
-    let Some(text) = query.get("limit") else { return Ok(default) };
+    let Some(text) = query.get("limit") else {
+        return Ok(default);
+    };
     match text.parse() {
         Ok(limit) if (1..=max).contains(&limit) => Ok(limit),
         _ => {
@@ -93,6 +104,7 @@ pub(super) fn limit(query: &Query<'_>, default: usize, max: usize) -> Result<usi
 }
 
 fn topic_of(path: TopicInPath) -> Result<Topic, Problem> {
-    let Path(name) = path.map_err(|rejection| Problem::new(Code::BadQuery, rejection.body_text()))?;
+    let Path(name) =
+        path.map_err(|rejection| Problem::new(Code::BadQuery, rejection.body_text()))?;
     Topic::new(&name).map_err(|error| PublishError::from(error).into())
 }
