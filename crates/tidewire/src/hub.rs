@@ -336,15 +336,9 @@ impl Hub {
         batch: Vec<Publication>,
         key: Option<IdempotencyKey>,
     ) -> Result<Arc<[EventId]>, PublishError> {
-        for publication in &batch {
-            publication.validate(self.shared.settings.event_bytes_max)?;
-            if publication
-                .topics
-                .iter()
-                .any(|topic| topic.as_str().starts_with(CONNECTION_TOPIC))
-            {
-                return Err(PublishError::MixedTransient);
-            }
+        for (index, publication) in batch.iter().enumerate() {
+            self.check_stored(publication)
+                .map_err(|error| error.at(index, batch.len()))?;
         }
         if batch.is_empty() {
             return Ok(Arc::default());
@@ -353,6 +347,16 @@ impl Hub {
         let ids = self.shared.broker.append(batch, key).await?;
         self.shared.counters.add_published(count);
         Ok(ids)
+    }
+
+    /// Whether an event can go to the broker.
+    fn check_stored(&self, publication: &Publication) -> Result<(), PublishError> {
+        publication.validate(self.shared.settings.event_bytes_max)?;
+        let mut topics = publication.topics.iter();
+        if topics.any(|topic| topic.as_str().starts_with(CONNECTION_TOPIC)) {
+            return Err(PublishError::MixedTransient);
+        }
+        Ok(())
     }
 
     /// Publishes an event to a user's own topic, `user:{id}`.
