@@ -390,17 +390,19 @@ impl Hub {
         let Some(connection) = self.shared.connections.find(connection) else {
             return Ok(false);
         };
-        let mut log = self.shared.log.write();
-        if self.shared.connections.find(connection.id).is_none() {
-            return Ok(false);
-        }
-        if connection.own_topic().is_none() {
-            connection.set_own_topic(log.hold_topic(&publication.topics[0]));
-        }
-        log.append_transient(&publication.topics, &publication.event, now_ms());
-        drop(log);
+        // Its own reader is woken here; others that name the topic are woken by the fan-out thread.
+        let sent = self.shared.write_log(|log| {
+            if self.shared.connections.find(connection.id).is_none() {
+                return false;
+            }
+            if connection.own_topic().is_none() {
+                connection.set_own_topic(log.hold_topic(&publication.topics[0]));
+            }
+            log.append_transient(&publication.topics, &publication.event, now_ms());
+            true
+        });
         connection.waker.wake();
-        Ok(true)
+        Ok(sent)
     }
 
     /// Sends an event to every connection of this node. It is transient: not stored, without an id.
