@@ -420,8 +420,11 @@ impl Hub {
     /// Ends a topic: its subscribers get a final `end` event, and it takes no more until that has left the history.
     ///
     /// # Errors
-    /// If the broker could not store the end.
+    /// If the topic is that of a connection, or the broker could not store the end.
     pub async fn close_topic(&self, topic: Topic) -> Result<NativeId, PublishError> {
+        if topic.as_str().starts_with(CONNECTION_TOPIC) {
+            return Err(PublishError::NotClosable);
+        }
         self.shared.broker.close_topic(topic).await
     }
 

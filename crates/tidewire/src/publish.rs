@@ -25,6 +25,8 @@ pub enum PublishError {
     PrivateUnavailable,
     /// Transient topics and stored ones don't go together in one publish.
     MixedTransient,
+    /// A connection is closed as such, and not as a topic.
+    NotClosable,
     /// The log's rules are in the way.
     Refused(Refused),
     /// Of a batch of several, this event is the one that can't be published.
@@ -61,6 +63,9 @@ impl fmt::Display for PublishError {
             Self::MixedTransient => {
                 f.write_str("a `connection:` topic is not stored; publish to it alone, one event and one topic at a time")
             }
+            Self::NotClosable => f.write_str(
+                "a `connection:` topic has no end; close the connection itself (DELETE /api/v1/connections/{id})",
+            ),
             Self::Refused(refused) => refused.fmt(f),
             Self::InBatch { error, .. } => error.fmt(f),
             Self::KeyReused => f.write_str("this Idempotency-Key was used for another request; use a new key"),
@@ -106,7 +111,7 @@ impl PublishError {
 
     fn code(&self) -> Code {
         match self {
-            Self::Topic(_) => Code::BadTopic,
+            Self::Topic(_) | Self::NotClosable => Code::BadTopic,
             Self::Event(EventError::TooLarge { .. }) => Code::EventTooLarge,
             Self::Event(_) => Code::BadEvent,
             Self::NoTopic => Code::TopicMissing,

@@ -112,7 +112,7 @@ fn names_that_can_not_be_closed_are_refused() {
         ("a%00".to_owned(), 422, "bad_topic"),
         ("x".repeat(1_025), 422, "bad_topic"),
         ("%FF".to_owned(), 400, "bad_query"),
-        (format!("connection:{connection}"), 422, "bad_document"),
+        (format!("connection:{connection}"), 422, "bad_topic"),
     ];
     for (name, status, code) in cases {
         problem(
