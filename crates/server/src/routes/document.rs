@@ -13,8 +13,10 @@ const SHAPE: &str = r#"an event is {"topic": "…", "data": …} with "topics", 
 /// What to do about a field that is not one of an event's.
 const RAW_HINT: &str = "to send JSON as it is, put it into \"data\", or POST it as another Content-Type, such as text/plain, with ?topic=…";
 
-/// A bad name may be megabytes long; whoever reads the error needs no more than its beginning.
-const SHOWN_CHARS_MAX: usize = 100;
+/// Most characters of a bad name that an answer repeats.
+const NAME_CHARS_MAX: usize = 100;
+/// Most characters of what serde says, which repeats names and texts of any length.
+const ERROR_CHARS_MAX: usize = 300;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an event, which is a JSON object")]
@@ -75,7 +77,7 @@ fn not_a_document(error: &serde_json::Error, json: &[u8]) -> Problem {
         _ => None,
     };
     if error.classify() == Category::Data && syntax.is_none() {
-        let message = error.to_string();
+        let message = shortened(&error.to_string(), ERROR_CHARS_MAX);
         let hint = if message.starts_with("unknown field") {
             RAW_HINT
         } else {
@@ -130,8 +132,7 @@ pub(super) fn publication(
 ) -> Result<Publication, Problem> {
     let topic = |name: &str| {
         Topic::new(name).map_err(|error| {
-            let shown: String = name.chars().take(SHOWN_CHARS_MAX).collect();
-            Problem::from(PublishError::Topic(error)).with("topic", shown)
+            Problem::from(PublishError::Topic(error)).with("topic", shortened(name, NAME_CHARS_MAX))
         })
     };
     let topics: Vec<_> = topics
@@ -142,6 +143,14 @@ pub(super) fn publication(
         return Err(PublishError::NoTopic.into());
     }
     Ok(Publication { topics, event })
+}
+
+/// A text for people: a bad one may be megabytes long, and they need its beginning only.
+fn shortened(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// A string is sent as the text that it is; anything else as compact JSON.

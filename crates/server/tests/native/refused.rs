@@ -10,6 +10,10 @@ fn a_bad_document_is_refused_with_its_reason() {
     let hub = Hub::spawn(&[], &[]);
     let deep = format!("{{\"topic\":\"a\",\"data\":{}", "[".repeat(100_000));
     let long = "x".repeat(1_025);
+    let huge = "ä".repeat(500_000);
+    let huge_field = format!("{{\"topic\":\"a\",\"data\":1,\"{huge}\":1}}");
+    let huge_text = format!("{{\"topic\":\"a\",\"data\":1,\"retry\":\"{huge}\"}}");
+    let huge_topic = format!("{{\"topic\":\"{huge}\",\"data\":1}}");
     let cases: Vec<(String, u16, &str, &str)> = [
         ("", 400, "bad_json", "EOF"),
         ("{", 400, "bad_json", "EOF"),
@@ -30,6 +34,9 @@ fn a_bad_document_is_refused_with_its_reason() {
         ),
         ("{\"topic\":1,\"data\":1,", 400, "bad_json", "EOF"),
         (&deep, 400, "bad_json", ""),
+        (&huge_field, 422, "bad_document", "unknown field"),
+        (&huge_text, 422, "bad_document", "invalid type"),
+        (&huge_topic, 422, "bad_topic", "1000000"),
         ("1", 422, "bad_document", "JSON object"),
         ("\"text\"", 422, "bad_document", "JSON object"),
         ("null", 422, "bad_document", "JSON object"),
@@ -180,7 +187,7 @@ fn a_bad_document_is_refused_with_its_reason() {
     .into();
     for (body, status, code, detail) in &cases {
         let answer = hub.request("POST", "/events", Some(("application/json", body)));
-        let shown = &body[..body.len().min(100)];
+        let shown = body.chars().take(100).collect::<String>();
         let document = problem(&answer, *status, code);
         assert!(
             document["detail"].as_str().unwrap().contains(detail),
