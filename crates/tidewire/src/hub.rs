@@ -336,15 +336,9 @@ impl Hub {
         batch: Vec<Publication>,
         key: Option<IdempotencyKey>,
     ) -> Result<Arc<[EventId]>, PublishError> {
-        for publication in &batch {
-            publication.validate(self.shared.settings.event_bytes_max)?;
-            if publication
-                .topics
-                .iter()
-                .any(|topic| topic.as_str().starts_with(CONNECTION_TOPIC))
-            {
-                return Err(PublishError::MixedTransient);
-            }
+        for (index, publication) in batch.iter().enumerate() {
+            self.check_stored(publication)
+                .map_err(|error| error.at(index, batch.len()))?;
         }
         if batch.is_empty() {
             return Ok(Arc::default());
@@ -353,6 +347,16 @@ impl Hub {
         let ids = self.shared.broker.append(batch, key).await?;
         self.shared.counters.add_published(count);
         Ok(ids)
+    }
+
+    /// Whether an event can go to the broker.
+    fn check_stored(&self, publication: &Publication) -> Result<(), PublishError> {
+        publication.validate(self.shared.settings.event_bytes_max)?;
+        let mut topics = publication.topics.iter();
+        if topics.any(|topic| topic.as_str().starts_with(CONNECTION_TOPIC)) {
+            return Err(PublishError::MixedTransient);
+        }
+        Ok(())
     }
 
     /// Publishes an event to a user's own topic, `user:{id}`.
@@ -386,17 +390,19 @@ impl Hub {
         let Some(connection) = self.shared.connections.find(connection) else {
             return Ok(false);
         };
-        let mut log = self.shared.log.write();
-        if self.shared.connections.find(connection.id).is_none() {
-            return Ok(false);
-        }
-        if connection.own_topic().is_none() {
-            connection.set_own_topic(log.hold_topic(&publication.topics[0]));
-        }
-        log.append_transient(&publication.topics, &publication.event, now_ms());
-        drop(log);
+        // Its own reader is woken here; others that name the topic are woken by the fan-out thread.
+        let sent = self.shared.write_log(|log| {
+            if self.shared.connections.find(connection.id).is_none() {
+                return false;
+            }
+            if connection.own_topic().is_none() {
+                connection.set_own_topic(log.hold_topic(&publication.topics[0]));
+            }
+            log.append_transient(&publication.topics, &publication.event, now_ms());
+            true
+        });
         connection.wake();
-        Ok(true)
+        Ok(sent)
     }
 
     /// Sends an event to every connection of this node. It is transient: not stored, without an id.
@@ -414,8 +420,11 @@ impl Hub {
     /// Ends a topic: its subscribers get a final `end` event, and it takes no more until that has left the history.
     ///
     /// # Errors
-    /// If the broker could not store the end.
+    /// If the topic is that of a connection, or the broker could not store the end.
     pub async fn close_topic(&self, topic: Topic) -> Result<NativeId, PublishError> {
+        if topic.as_str().starts_with(CONNECTION_TOPIC) {
+            return Err(PublishError::NotClosable);
+        }
         self.shared.broker.close_topic(topic).await
     }
 

@@ -25,8 +25,17 @@ pub enum PublishError {
     PrivateUnavailable,
     /// Transient topics and stored ones don't go together in one publish.
     MixedTransient,
+    /// A connection is closed as such, and not as a topic.
+    NotClosable,
     /// The log's rules are in the way.
     Refused(Refused),
+    /// Of a batch of several, this event is the one that can't be published.
+    InBatch {
+        /// Which one, counted from 0.
+        index: usize,
+        /// Why.
+        error: Box<PublishError>,
+    },
     /// The idempotency key was used for another request.
     KeyReused,
     /// A request with the same key is under way.
@@ -54,7 +63,11 @@ impl fmt::Display for PublishError {
             Self::MixedTransient => {
                 f.write_str("a `connection:` topic is not stored; publish to it alone, one event and one topic at a time")
             }
+            Self::NotClosable => f.write_str(
+                "a `connection:` topic has no end; close the connection itself (DELETE /api/v1/connections/{id})",
+            ),
             Self::Refused(refused) => refused.fmt(f),
+            Self::InBatch { error, .. } => error.fmt(f),
             Self::KeyReused => f.write_str("this Idempotency-Key was used for another request; use a new key"),
             Self::KeyInFlight => f.write_str("a request with this Idempotency-Key is under way; repeat it a little later"),
             Self::KeysFull => f.write_str("no further Idempotency-Key can be remembered now; repeat the request later"),
@@ -87,9 +100,18 @@ impl From<EventError> for PublishError {
 }
 
 impl PublishError {
+    /// The error, with the place in a batch of so many events where there are several.
+    pub(crate) fn at(self, index: usize, events: usize) -> Self {
+        if events < 2 {
+            return self;
+        }
+        let error = Box::new(self);
+        Self::InBatch { index, error }
+    }
+
     fn code(&self) -> Code {
         match self {
-            Self::Topic(_) => Code::BadTopic,
+            Self::Topic(_) | Self::NotClosable => Code::BadTopic,
             Self::Event(EventError::TooLarge { .. }) => Code::EventTooLarge,
             Self::Event(_) => Code::BadEvent,
             Self::NoTopic => Code::TopicMissing,
@@ -98,6 +120,7 @@ impl PublishError {
             Self::MixedTransient => Code::BadDocument,
             Self::Refused(Refused::TopicClosed(_)) => Code::TopicClosed,
             Self::Refused(Refused::IdTaken(_)) => Code::IdTaken,
+            Self::InBatch { error, .. } => error.code(),
             Self::KeyReused => Code::KeyReused,
             Self::KeyInFlight => Code::KeyInFlight,
             Self::KeysFull => Code::KeysFull,
@@ -109,6 +132,9 @@ impl PublishError {
 
 impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
+        if let PublishError::InBatch { index, error } = error {
+            return Self::from(*error).with("index", index);
+        }
         let problem = Self::new(error.code(), error.to_string());
         match error {
             PublishError::Topic(reason) => problem.with("reason", reason.code()),

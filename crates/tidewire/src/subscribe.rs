@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use tidewire_core::filter::FilterSpec;
 use tidewire_core::pattern::Pattern;
 use tidewire_core::subscribe::Start;
-use tidewire_core::topic::{Topic, TopicError};
+use tidewire_core::topic::{Topic, TopicError, is_reserved};
 
 use crate::clock::now_ms;
 use crate::duration::parse_duration;
@@ -56,6 +56,13 @@ impl Rights {
     /// Whether a topic may be read.
     pub fn may_read(&self, topic: &str) -> bool {
         self.subscribe.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// What may be read of the topics that are nobody's own.
+    fn public(&self) -> Vec<Pattern> {
+        let patterns = self.subscribe.iter();
+        let public = patterns.filter(|pattern| !is_reserved(pattern.as_str()));
+        public.cloned().collect()
     }
 
     fn may_read_all_of(&self, pattern: &Pattern) -> bool {
@@ -165,7 +172,7 @@ impl Subscribe {
         if spec.topics.is_empty() && spec.patterns.is_empty() {
             let everything = Pattern::new("**").map_err(|error| bad_topic("**", &error))?;
             spec.patterns = match rights {
-                Some(rights) if !rights.may_read_all_of(&everything) => rights.subscribe.clone(),
+                Some(rights) if !rights.may_read_all_of(&everything) => rights.public(),
                 _ => vec![everything],
             };
         }
@@ -173,6 +180,11 @@ impl Subscribe {
             let name = format!("{USER_TOPIC}{user}");
             spec.topics
                 .push(Topic::new(&name).map_err(|error| bad_topic(&name, &error))?);
+        }
+        if spec.topics.is_empty() && spec.patterns.is_empty() {
+            let detail =
+                "no right to subscribe to any public topic; name the topics that you may read";
+            return Err(Problem::new(Code::NotAllowed, detail));
         }
         Ok(spec)
     }
@@ -214,8 +226,7 @@ fn check_rights(spec: &FilterSpec, rights: &Rights) -> Result<(), Problem> {
         .iter()
         .find(|pattern| !rights.may_read_all_of(pattern))
         .map(Pattern::as_str);
-    let nothing_to_read = rights.subscribe.is_empty().then_some("any topic");
-    match topic.or(pattern).or(nothing_to_read) {
+    match topic.or(pattern) {
         Some(name) => Err(Problem::new(
             Code::NotAllowed,
             format!("no right to subscribe to `{name}`"),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::{Extension, Json};
 use http::StatusCode;
@@ -11,7 +12,7 @@ use tidewire::query::Query;
 use tidewire::{ConnectionId, Rights};
 
 use super::guard::check_admin;
-use super::topics::{limit, rfc3339};
+use super::topics::{limit, rfc3339, unreadable_path};
 use super::{Door, health};
 
 /// Rows of a page, where the request does not say.
@@ -124,9 +125,10 @@ pub(super) async fn connections(
 pub(super) async fn close_connection(
     State(door): State<Door>,
     rights: SomeRights,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
     admin(rights)?;
+    let Path(id) = id.map_err(unreadable_path)?;
     let closed = id
         .parse::<ConnectionId>()
         .is_ok_and(|id| door.hub.close(id));

@@ -1,16 +1,22 @@
 //! The JSON form of an event to publish: `{"topic"|"topics", "event"?, "data", "id"?, "retry"?, "private"?}`.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 use tidewire::problem::{Code, Problem};
-use tidewire::{Event, Publication, PublishError};
+use tidewire::{Event, Publication, PublishError, Topic};
 use tidewire_core::event::compact_json;
 
 /// What an event may look like, for error messages.
 const SHAPE: &str = r#"an event is {"topic": "…", "data": …} with "topics", "event", "id", "retry" and "private" as options"#;
 /// What to do about a field that is not one of an event's.
 const RAW_HINT: &str = "to send JSON as it is, put it into \"data\", or POST it as another Content-Type, such as text/plain, with ?topic=…";
+
+/// Most characters of a bad name that an answer repeats.
+const NAME_CHARS_MAX: usize = 100;
+/// Most characters of what serde says, which repeats names and texts of any length.
+const ERROR_CHARS_MAX: usize = 300;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an event, which is a JSON object")]
@@ -66,9 +72,12 @@ pub(super) fn parse(json: &[u8], topics: &[&str], events_max: usize) -> Result<D
 
 fn not_a_document(error: &serde_json::Error, json: &[u8]) -> Problem {
     // An error of meaning may come before one of syntax is reached.
-    let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(json).is_ok();
-    if error.classify() == Category::Data && is_json() {
-        let message = error.to_string();
+    let syntax = match error.classify() {
+        Category::Data => serde_json::from_slice::<IgnoredAny>(json).err(),
+        _ => None,
+    };
+    if error.classify() == Category::Data && syntax.is_none() {
+        let message = shortened(&error.to_string(), ERROR_CHARS_MAX);
         let hint = if message.starts_with("unknown field") {
             RAW_HINT
         } else {
@@ -82,6 +91,7 @@ fn not_a_document(error: &serde_json::Error, json: &[u8]) -> Problem {
             "JSON is UTF-8 (RFC 8259 section 8.1), and this body is not",
         );
     }
+    let error = syntax.as_ref().unwrap_or(error);
     Problem::new(Code::BadJson, format!("{error}; {SHAPE}"))
 }
 
@@ -120,11 +130,27 @@ pub(super) fn publication(
     topics: impl IntoIterator<Item = impl AsRef<str>>,
     event: Event,
 ) -> Result<Publication, Problem> {
-    let publication = Publication::new(topics, event)?;
-    if publication.topics.is_empty() {
+    let topic = |name: &str| {
+        Topic::new(name).map_err(|error| {
+            Problem::from(PublishError::Topic(error)).with("topic", shortened(name, NAME_CHARS_MAX))
+        })
+    };
+    let topics: Vec<_> = topics
+        .into_iter()
+        .map(|name| topic(name.as_ref()))
+        .collect::<Result<_, _>>()?;
+    if topics.is_empty() {
         return Err(PublishError::NoTopic.into());
     }
-    Ok(publication)
+    Ok(Publication { topics, event })
+}
+
+/// A text for people: a bad one may be megabytes long, and they need its beginning only.
+fn shortened(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// A string is sent as the text that it is; anything else as compact JSON.

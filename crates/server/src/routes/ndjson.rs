@@ -147,9 +147,7 @@ impl<'a> Lines<'a> {
                 Ok(())
             }
             // Nothing of the batch is stored; one by one shows which line is refused.
-            Err(PublishError::Refused(_) | PublishError::MixedTransient) => {
-                self.commit_one_by_one(batch, &lines).await
-            }
+            Err(PublishError::InBatch { .. }) => self.commit_one_by_one(batch, &lines).await,
             Err(error) => {
                 self.failed_line = lines.first().copied();
                 Err(error.into())

@@ -74,6 +74,10 @@ async fn publish_one(
     if let [topic] = &publication.topics[..]
         && let Some(connection) = topic.as_str().strip_prefix(CONNECTION_TOPIC)
     {
+        if key.is_some() {
+            let detail = "what is sent to a connection is not stored, and neither is an Idempotency-Key; send it without";
+            return Err(Problem::new(Code::BadKey, detail));
+        }
         let sent = match connection.parse::<ConnectionId>() {
             Ok(connection) => door.hub.send_to(connection, publication.event)?,
             Err(_) => false,

@@ -103,8 +103,12 @@ pub(super) fn limit(query: &Query<'_>, default: usize, max: usize) -> Result<usi
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
+pub(super) fn unreadable_path(rejection: PathRejection) -> Problem {
+    Problem::new(Code::BadQuery, rejection.body_text())
+}
+
 fn topic_of(path: TopicInPath) -> Result<Topic, Problem> {
-    let Path(name) =
-        path.map_err(|rejection| Problem::new(Code::BadQuery, rejection.body_text()))?;
+    let Path(name) = path.map_err(unreadable_path)?;
     Topic::new(&name).map_err(|error| PublishError::from(error).into())
 }

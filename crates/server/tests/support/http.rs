@@ -1,4 +1,6 @@
 //! One HTTP/1.1 request over plain TCP, and its answer.
+//!
+//! [`request`] is what most tests need. [`exchange`] sends any bytes at all, for requests that no client library would make.
 
 use std::io::{Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -36,40 +38,91 @@ pub(crate) fn request(
     path: &str,
     content: Option<(&str, &str)>,
 ) -> Result<Response> {
-    let mut stream =
+    let (content_type, body) = content.unwrap_or_default();
+    let headers = [("Content-Type", content_type)];
+    let headers = if content.is_some() { &headers[..] } else { &[] };
+    exchange(
+        port,
+        &request_bytes(port, method, path, headers, body.as_bytes()),
+    )
+}
+
+/// A whole request as bytes. With a `Content-Length` where there is a body or a content type.
+pub(crate) fn request_bytes(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Vec<u8> {
+    let mut bytes = head(port, method, path, headers);
+    if !body.is_empty() || headers.iter().any(|(name, _)| *name == "Content-Type") {
+        bytes.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// The beginning of a request, without the blank line that ends its head. A `Host` among the headers replaces the right one.
+pub(crate) fn head(port: u16, method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+    {
+        text.push_str(&format!("Host: 127.0.0.1:{port}\r\n"));
+    }
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.into_bytes()
+}
+
+/// A connection to the hub whose reads don't wait for ever.
+pub(crate) fn connect(port: u16) -> Result<TcpStream> {
+    let stream =
         TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), super::WAIT_MAX)?;
     stream.set_read_timeout(Some(super::WAIT_MAX))?;
-    let (content_headers, body) = content.map_or_else(Default::default, |(content_type, body)| {
-        let length = body.len();
-        (
-            format!("Content-Type: {content_type}\r\nContent-Length: {length}\r\n"),
-            body,
-        )
-    });
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n{content_headers}\r\n{body}"
-    );
-    stream.write_all(request.as_bytes())?;
+    stream.set_write_timeout(Some(super::WAIT_MAX))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Sends any bytes on a connection of its own and reads the answer.
+pub(crate) fn exchange(port: u16, bytes: &[u8]) -> Result<Response> {
+    let mut stream = connect(port)?;
+    stream.write_all(bytes)?;
+    read_answer(stream)
+}
+
+/// Reads an answer to the end of the connection.
+pub(crate) fn read_answer(mut stream: TcpStream) -> Result<Response> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     parse(&answer)
         .ok_or_else(|| std::io::Error::other(format!("no HTTP answer: {}", answer.escape_ascii())))
 }
 
-fn parse(answer: &[u8]) -> Option<Response> {
-    let head_len = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
-    let head = String::from_utf8(answer[..head_len].to_vec()).ok()?;
+/// The status and the headers of a head without its last blank line.
+pub(super) fn parse_head(head: &[u8]) -> Option<Response> {
+    let head = String::from_utf8(head.to_vec()).ok()?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    let mut response = Response {
+    Some(Response {
         status,
         head,
         body: String::new(),
-    };
+    })
+}
+
+fn parse(answer: &[u8]) -> Option<Response> {
+    let head_len = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    let mut response = parse_head(&answer[..head_len])?;
     let body = &answer[head_len + 4..];
     let chunked = response
         .header("transfer-encoding")
         .is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
-    let body = if chunked {
+    let body = if chunked && !body.is_empty() {
         dechunk(body)?
     } else {
         body.to_vec()

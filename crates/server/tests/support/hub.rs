@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Response, WAIT_MAX, free_port, http};
+use super::{Response, Stream, WAIT_MAX, free_port, http};
 
 /// Runs these tests against another build (`target/release/tidewire`, say) than the one that cargo made for them.
 const OTHER_BINARY: &str = "TIDEWIRE_TEST_BINARY";
@@ -75,6 +75,45 @@ impl Hub {
     ) -> Response {
         http::request(self.port, method, path, content)
             .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// Sends a request with these headers, and with a `Content-Length` where there is a body.
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
+        self.exchange(&http::request_bytes(self.port, method, path, headers, body))
+    }
+
+    /// Sends bytes as they are, and reads the answer.
+    pub(crate) fn exchange(&self, bytes: &[u8]) -> Response {
+        http::exchange(self.port, bytes).unwrap_or_else(|error| {
+            panic!(
+                "{error}, after {}",
+                bytes[..bytes.len().min(200)].escape_ascii()
+            )
+        })
+    }
+
+    /// Publishes a JSON document, or several.
+    pub(crate) fn post_json(&self, document: &Value) -> Response {
+        let body = document.to_string();
+        self.request("POST", "/events", Some(("application/json", &body)))
+    }
+
+    /// Subscribes.
+    pub(crate) fn stream(&self, path: &str) -> Stream {
+        self.stream_with(path, &[])
+    }
+
+    /// Subscribes with these request headers.
+    pub(crate) fn stream_with(&self, path: &str, headers: &[(&str, &str)]) -> Stream {
+        let stream = Stream::open(self.port, path, headers);
+        assert_eq!(stream.status(), 200, "{path}: {}", stream.head());
+        stream
     }
 
     /// Publishes an event named `tick`; returns its id.

@@ -7,6 +7,7 @@
 //! | `proxy` | [`Proxy`]: TCP in front of it that drops connections when told to |
 //! | `client` | [`Client`]: one of the clients in `tests/clients/`, or curl, as lines of JSON |
 //! | `curl` | the loop that a user of `curl -N` writes, and the decoding that curl leaves to its user |
+//! | `stream` | [`Stream`]: a subscription read over plain TCP, head and bytes and events
 //! | `http` | a request and its answer, with no client library between the test and the bytes |
 //!
 //! Nothing here waits for luck: each wait has a condition and the deadline [`WAIT_MAX`].
@@ -16,9 +17,10 @@
 
 mod client;
 mod curl;
-mod http;
+pub(crate) mod http;
 mod hub;
 mod proxy;
+mod stream;
 
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ pub(crate) use client::{Client, Kind};
 pub(crate) use http::Response;
 pub(crate) use hub::{Hub, publish};
 pub(crate) use proxy::Proxy;
+pub(crate) use stream::Stream;
 
 /// How long anything that a test waits for may take. Far above what it does take, for a busy machine.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(20);

@@ -1,12 +1,12 @@
 //! The broker of a single node that may forget: the node's log is all there is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidewire_core::id::{NativeId, Offset};
-use tidewire_core::log::Log;
+use tidewire_core::log::{Log, Refused};
 use tidewire_core::topic::Topic;
 
 use super::{BoxFuture, Broker, EventId, IdempotencyKey, Publication, Tail};
@@ -63,15 +63,27 @@ impl MemoryBroker {
     fn commit(&self, batch: &[Publication], now_ms: u64) -> Result<Arc<[EventId]>, PublishError> {
         self.tail().write(|log| {
             log.expire(now_ms);
-            for publication in batch {
-                log.check(&publication.topics, &publication.event, now_ms)?;
-            }
+            check(log, batch, now_ms)?;
             Ok(batch
                 .iter()
                 .map(|publication| append(log, publication, now_ms))
                 .collect())
         })
     }
+}
+
+/// Whether the log takes the whole batch. What the log can't know is which ids the batch itself has twice.
+fn check(log: &Log, batch: &[Publication], now_ms: u64) -> Result<(), PublishError> {
+    let mut ids = HashSet::new();
+    for (index, publication) in batch.iter().enumerate() {
+        let Publication { topics, event } = publication;
+        let result = match &event.id {
+            Some(id) if !ids.insert(id) => Err(Refused::IdTaken(id.clone())),
+            _ => log.check(topics, event, now_ms),
+        };
+        result.map_err(|refused| PublishError::from(refused).at(index, batch.len()))?;
+    }
+    Ok(())
 }
 
 fn append(log: &mut Log, publication: &Publication, now_ms: u64) -> EventId {

@@ -280,11 +280,7 @@ impl Client {
 }
 
 /// Accepts connections for ever.
-async fn accept(
-    listener: &TcpListener,
-    router: &Router,
-    server: &Arc<Server>,
-) {
+async fn accept(listener: &TcpListener, router: &Router, server: &Arc<Server>) {
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
