@@ -356,6 +356,19 @@ impl Subscription {
         }
     }
 
+    /// Moves the position to the log's end if nothing that the client lacks lies before it.
+    pub fn skip_if_idle(&mut self, log: &Log, own: Option<TopicKey>) {
+        let (next, live_from) = (self.next, self.live_from);
+        let is_news = |key| {
+            let chain = log.chain(key);
+            chain.lost_since(next, live_from) || chain.seqs.back().is_some_and(|&last| last >= next)
+        };
+        if !self.has_pending() && !self.chain_keys(log, own).any(is_news) {
+            self.next = log.store.next();
+            self.offset = log.head();
+        }
+    }
+
     /// Moves the position on by the first `n` bytes of the batch that the last poll filled. Answers how many events
     /// went out completely with them.
     ///
@@ -570,6 +583,17 @@ pub(crate) fn write_gap(
 }
 
 impl Log {
+    /// How many events of a filter are held from a place on. One that several of its topics or patterns match is
+    /// counted for each.
+    pub fn count_from(&self, filter: FilterKey, place: u64) -> usize {
+        let filter = self.filters.get(filter);
+        let topics = filter.topics.iter().copied().map(ChainKey::Topic);
+        let keys = topics.chain(filter.patterns.iter().copied().map(ChainKey::Pattern));
+        keys.map(|key| self.chain(key))
+            .map(|chain| chain.seqs.len() - chain.lower_bound(place))
+            .sum()
+    }
+
     fn chain(&self, key: ChainKey) -> &Chain {
         match key {
             ChainKey::Topic(key) => &self.topic(key).chain,

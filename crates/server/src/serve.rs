@@ -1,6 +1,6 @@
 //! `tidewire serve`: from the configuration to a hub that listens, and from a signal to its end.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use tidewire::broker::MemoryBroker;
@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use crate::client::notice;
 use crate::config::{self, Config, LogFormat};
 use crate::exit::Exit;
-use crate::routes::{self, Access};
+use crate::routes::{self, Access, start_clock};
 
 /// Descriptors that the hub needs beside those of its connections.
 const SPARE_DESCRIPTORS: u64 = 64;
@@ -21,6 +21,7 @@ const SPARE_DESCRIPTORS: u64 = 64;
 /// Serves until a signal comes.
 pub(crate) fn run(config: &Config) -> Exit {
     start_logging(config);
+    start_clock();
     let (access, hub) = match (Access::new(config), hub(config)) {
         (Ok(access), Ok(hub)) => (access, hub),
         (Err(error), _) | (_, Err(error)) => {
@@ -157,6 +158,7 @@ fn start_logging(config: &Config) {
     let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let logging = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => logging.init(),

@@ -98,6 +98,8 @@ impl Connection {
     /// From now on a reactor carries the stream. It must look after it once, as wake-ups before went elsewhere.
     pub(crate) fn carried_by(&self, inbox: Arc<Inbox>, slot: u32) {
         let _ = self.reactor.set((inbox, slot));
+        // The body was busy with its first frame; a reactor that has nothing to send waits for us.
+        self.blocked_ms.store(0, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 

@@ -285,8 +285,8 @@ pub struct ConnectionInfo {
     pub connected_ms: u64,
     /// Events handed to it.
     pub delivered: u64,
-    /// Events of the whole log that it has not looked at yet.
-    pub lag: u64,
+    /// Events for it that it has not been sent yet.
+    pub lag: usize,
 }
 
 /// Who wants a stream, as far as the server knows.
@@ -583,6 +583,6 @@ fn describe(log: &Log, connection: &Connection) -> Option<ConnectionInfo> {
         remote: connection.remote,
         connected_ms: connection.connected_ms,
         delivered: connection.delivered.load(Ordering::Relaxed),
-        lag: (log.stats().appended + 1).saturating_sub(connection.place.load(Ordering::Relaxed)),
+        lag: log.count_from(connection.filter, connection.place.load(Ordering::Relaxed)),
     })
 }

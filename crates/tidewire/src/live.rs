@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tidewire_core::encode;
 use tidewire_core::filter::FilterKey;
-use tidewire_core::id::Tombstone;
+use tidewire_core::id::{NativeId, Tombstone};
 use tidewire_core::subscription::{Batch, CloseReason, Poll, Subscription};
 
 use crate::connections::Connection;
@@ -110,12 +110,11 @@ impl Live {
     }
 
     fn queue_heartbeat(&mut self) {
-        let tell_position = self.options.checkpoint && !self.subscription.has_pending();
-        let position = tell_position.then(|| {
-            self.hub
-                .shared
-                .read_log(|log| self.subscription.position(log))
-        });
+        let position = self
+            .options
+            .checkpoint
+            .then(|| self.position_to_tell())
+            .flatten();
         let heartbeat = self.options.heartbeat;
         self.subscription.push_control(|out| {
             match heartbeat {
@@ -127,6 +126,18 @@ impl Live {
                 encode::checkpoint(out, position.to_string().as_bytes());
             }
         });
+    }
+
+    /// The position, if the client has everything before it.
+    fn position_to_tell(&mut self) -> Option<NativeId> {
+        let own = self.connection.own_topic();
+        self.hub.shared.read_log(|log| {
+            if self.connection.close_requested().is_some() || self.subscription.has_pending() {
+                return None;
+            }
+            self.subscription.skip_if_idle(log, own);
+            Some(self.subscription.position(log))
+        })
     }
 
     /// Ends the stream. Answers what is still to be said to the client; nothing, if it has half an event.

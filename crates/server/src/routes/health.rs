@@ -15,8 +15,13 @@ use crate::metrics;
 
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Seconds since [`uptime_s`] was first called, which is at the start.
-pub(crate) fn uptime_s() -> u64 {
+/// Lets the up-time begin.
+pub(crate) fn start_clock() {
+    LazyLock::force(&STARTED);
+}
+
+/// Seconds since the start.
+pub(super) fn uptime_s() -> u64 {
     STARTED.elapsed().as_secs()
 }
 

@@ -66,6 +66,7 @@ pub(crate) fn router(hub: &Hub, config: &Config, access: guard::Access) -> Route
 }
 
 pub(crate) use guard::Access;
+pub(crate) use health::start_clock;
 
 async fn not_found(request: Request) -> Problem {
     let detail = format!("nothing is served at `{}`", request.uri().path());

@@ -55,7 +55,7 @@ fn a_document_becomes_an_event() {
             if content_type == "application/json" {
                 assert_eq!(
                     on_wire(&hub, &format!("t{number}")),
-                    format!("id: {id}\n{expected}"),
+                    with_id(expected, &id),
                     "{body}"
                 );
             }
@@ -188,7 +188,7 @@ fn a_body_of_any_other_type_is_the_data() {
         let wire = on_wire(&hub, &format!("t{number}"));
         assert_eq!(
             wire,
-            format!("id: {id}\nevent: made\nretry: 5\n{expected}"),
+            with_id(&format!("event: made\nretry: 5\n{expected}"), &id),
             "{content_type:?}"
         );
     }
@@ -282,4 +282,12 @@ fn private_events_are_refused_while_nobody_can_be_told_apart() {
         );
     }
     assert_eq!(events_held(&hub), 0);
+}
+
+/// An event on the wire, with its id in the last line.
+fn with_id(event: &str, id: &str) -> String {
+    let lines = event
+        .strip_suffix('\n')
+        .expect("an event ends in a blank line");
+    format!("{lines}id: {id}\n\n")
 }

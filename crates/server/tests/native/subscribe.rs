@@ -177,7 +177,7 @@ fn heartbeats_are_comments_events_or_off() {
     let retry = off.retry_ms().unwrap();
     assert_eq!(
         off.text(),
-        format!("retry: {retry}\nid: {id}\nevent: tick\ndata: 1\n\n")
+        format!("retry: {retry}\nevent: tick\ndata: 1\nid: {id}\n\n")
     );
 }
 
