@@ -235,7 +235,7 @@ impl StreamBody {
         match reason {
             CloseReason::Evicted => encode::retry_line(&mut out, far_retry_ms()),
             CloseReason::Shutdown => {
-                encode::retry_line(&mut out, jittered(self.hub.shared.settings.retry_ms))
+                encode::retry_line(&mut out, jittered(self.hub.shared.settings.retry_ms));
             }
             CloseReason::Closed => self.farewell(&mut out, "closed", Tombstone::Closed),
             CloseReason::Replaced => self.farewell(&mut out, "replaced", Tombstone::Replaced),

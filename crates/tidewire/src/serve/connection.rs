@@ -101,12 +101,12 @@ async fn find_protocol(stream: &mut TcpStream) -> std::io::Result<(bool, Bytes)>
 
 async fn serve_http1(stream: TcpStream, read_ahead: Bytes, router: Router, client: Client) {
     let server = client.server.clone();
-    let served = Arc::new(AtomicBool::new(false));
-    let io = TokioIo::new(Io::new(stream, read_ahead, served.clone()));
+    let reached = Arc::new(AtomicBool::new(false));
+    let io = TokioIo::new(Io::new(stream, read_ahead, reached.clone()));
     let service = RouterService {
         router,
         client,
-        served: served.clone(),
+        served: reached.clone(),
     };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -125,8 +125,8 @@ async fn serve_http1(stream: TcpStream, read_ahead: Bytes, router: Router, clien
     .await;
     let stream = connection.into_parts().io.into_inner().into_stream();
     match result {
-        Err(error) if error.is_timeout() && !served.load(Ordering::Relaxed) => {
-            time_out(stream).await
+        Err(error) if error.is_timeout() && !reached.load(Ordering::Relaxed) => {
+            time_out(stream).await;
         }
         _ => linger(stream, LINGER_MAX).await,
     }
@@ -134,12 +134,12 @@ async fn serve_http1(stream: TcpStream, read_ahead: Bytes, router: Router, clien
 
 async fn serve_http2(stream: TcpStream, read_ahead: Bytes, router: Router, client: Client) {
     let server = client.server.clone();
-    let served = Arc::new(AtomicBool::new(true));
-    let io = TokioIo::new(Io::new(stream, read_ahead, served.clone()));
+    let reached = Arc::new(AtomicBool::new(true));
+    let io = TokioIo::new(Io::new(stream, read_ahead, reached.clone()));
     let service = RouterService {
         router,
         client,
-        served,
+        served: reached,
     };
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
