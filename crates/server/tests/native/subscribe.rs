@@ -349,8 +349,8 @@ fn a_full_hub_tells_event_sources_to_come_back_and_others_that_it_is_full() {
     );
     let other = hub.get("/events?topic=a");
     problem(&other, 503, "at_capacity");
-    let retry_s: u64 = other.header("retry-after").unwrap().parse().unwrap();
-    assert!((30..=60).contains(&retry_s), "{retry_s}");
+    let seconds: u64 = other.header("retry-after").unwrap().parse().unwrap();
+    assert!((30..=60).contains(&seconds), "{seconds}");
     hub.publish("a", &json!("still here"));
     assert_eq!(first.event().data, "still here");
 }
