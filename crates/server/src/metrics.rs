@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tidewire::Hub;
 
-/// The media type of the text that [`exposition`] writes (OpenMetrics 1.0).
+/// The media type of the text that [`exposition`] writes (`OpenMetrics` 1.0).
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All figures as text.

@@ -154,7 +154,7 @@ impl Tables {
 /// All connections of a node.
 pub(crate) struct Connections {
     tables: Mutex<Tables>,
-    connections_max: usize,
+    most: usize,
     at_capacity: AtCapacity,
 }
 
@@ -170,7 +170,7 @@ impl Connections {
     pub(crate) fn new(connections_max: usize, at_capacity: AtCapacity) -> Self {
         Self {
             tables: Mutex::default(),
-            connections_max,
+            most: connections_max,
             at_capacity,
         }
     }
@@ -178,7 +178,7 @@ impl Connections {
     pub(crate) fn admit(&self, connection: &Arc<Connection>) -> Admission {
         let mut tables = self.tables.lock();
         let mut admission = Admission::Admitted;
-        if tables.by_id.len() >= self.connections_max {
+        if tables.by_id.len() >= self.most {
             let oldest = tables.by_id.first_key_value().map(|(id, _)| *id);
             match oldest
                 .filter(|_| self.at_capacity == AtCapacity::EvictOldest)

@@ -3,13 +3,17 @@
 use std::convert::Infallible;
 use std::future::Ready;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::handler::Handler;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
+use http_body::Frame;
 use tidewire_core::filter::FilterSpec;
 use tidewire_core::pattern::Pattern;
 use tidewire_core::subscribe::Start;
@@ -119,7 +123,7 @@ impl Subscribe {
         let options = options(&query)?;
         if request.method() == Method::HEAD {
             // The head alone is no reason to open a connection, and to evict another one for it.
-            return Ok(event_stream_response(axum::body::Body::empty()));
+            return Ok(event_stream_response(Body::new(NoBody)));
         }
         let peer = peer(request.extensions());
         let client = request.extensions().get::<Client>();
@@ -212,6 +216,21 @@ impl Subscribe {
             }
         }
         Ok(())
+    }
+}
+
+/// A body for `HEAD`: nothing, and no length, as a stream has none (RFC 9110 section 8.6).
+struct NoBody;
+
+impl http_body::Body for NoBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
     }
 }
 

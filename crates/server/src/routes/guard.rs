@@ -106,13 +106,11 @@ fn is_local(authority: &Authority) -> bool {
         .and_then(|host| host.strip_suffix(']'))
         .unwrap_or(host)
         .parse::<IpAddr>();
-    match ip {
-        Ok(ip) => ip.is_loopback(),
-        Err(_) => {
-            let host = host.to_ascii_lowercase();
-            host == "localhost" || host.ends_with(".localhost")
-        }
+    if let Ok(ip) = ip {
+        return ip.is_loopback();
     }
+    let host = host.to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
 }
 
 /// Refuses those who may not read figures or close connections.

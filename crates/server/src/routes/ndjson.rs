@@ -50,9 +50,9 @@ struct Lines<'a> {
     searched: usize,
     /// Lines read, empty ones included.
     line: u64,
-    /// Read, but not committed yet, each with its line.
+    /// Read, but not committed yet; and the number of the line that each stood on.
     pending: Vec<Publication>,
-    pending_lines: Vec<u64>,
+    pending_numbers: Vec<u64>,
     failed_line: Option<u64>,
     count: u64,
     first_id: Option<EventId>,
@@ -69,7 +69,7 @@ impl<'a> Lines<'a> {
             searched: 0,
             line: 0,
             pending: Vec::new(),
-            pending_lines: Vec::new(),
+            pending_numbers: Vec::new(),
             failed_line: None,
             count: 0,
             first_id: None,
@@ -131,7 +131,7 @@ impl<'a> Lines<'a> {
         let publication = document::parse_one(line, &self.topics)?;
         publish::check(self.door, &publication, self.rights)?;
         self.pending.push(publication);
-        self.pending_lines.push(self.line);
+        self.pending_numbers.push(self.line);
         Ok(())
     }
 
@@ -140,7 +140,7 @@ impl<'a> Lines<'a> {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.pending);
-        let lines = std::mem::take(&mut self.pending_lines);
+        let lines = std::mem::take(&mut self.pending_numbers);
         match self.door.hub.publish_all(batch.clone(), None).await {
             Ok(ids) => {
                 self.committed(&ids);

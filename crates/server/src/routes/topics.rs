@@ -54,7 +54,10 @@ pub(super) async fn history(
     let query = Query::parse(&query)?;
     let start = match query.get("since") {
         None => Start::Earliest,
-        since => parse_since(since, Timestamp::now().as_millisecond().max(0) as u64),
+        since => parse_since(
+            since,
+            Timestamp::now().as_millisecond().max(0).cast_unsigned(),
+        ),
     };
     let limit = limit(&query, PAGE_EVENTS, PAGE_EVENTS_MAX)?;
     let page = door

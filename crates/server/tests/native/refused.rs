@@ -6,6 +6,7 @@ use crate::support::{Hub, http};
 use crate::{encoded, events_held, problem};
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "it is a table")]
 fn a_bad_document_is_refused_with_its_reason() {
     let hub = Hub::spawn(&[], &[]);
     let deep = format!("{{\"topic\":\"a\",\"data\":{}", "[".repeat(100_000));

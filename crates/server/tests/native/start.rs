@@ -53,9 +53,9 @@ fn a_stream_starts_where_the_request_says() {
 fn an_id_that_the_hub_never_gave_is_answered_with_a_gap_and_all_there_is() {
     let hub = Hub::spawn(&[], &[]);
     let id = hub.publish("a", &json!(1));
-    let beyond = format!("{}99", id);
+    let beyond = format!("{id}99");
     let cases = [
-        (Some("nope"), "".to_owned(), "nope"),
+        (Some("nope"), String::new(), "nope"),
         (Some("~00000000-1"), String::new(), "~00000000-1"),
         (Some(&*beyond), String::new(), &beyond),
         (None, "last_event_id=n%20pe".to_owned(), "n pe"),

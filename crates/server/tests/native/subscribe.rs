@@ -261,6 +261,11 @@ fn a_head_request_shows_the_head_and_opens_nothing() {
     let answer = hub.request("HEAD", "/events?topic=a", None);
     assert_eq!((answer.status, answer.body.as_str()), (200, ""));
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+    assert_eq!(
+        answer.header("content-length"),
+        None,
+        "a stream has no length"
+    );
     assert_eq!(hub.get("/api/v1/stats").json()["connections"], 0);
     assert_eq!(hub.request("HEAD", "/events?topic=", None).status, 422);
 }
@@ -327,4 +332,46 @@ fn options_that_are_not_understood_are_refused() {
     }
     hub.stream(&format!("/events?topics={}", many(128, "")));
     hub.stream(&format!("/events?topics={}", many(16, ":*")));
+}
+
+#[test]
+fn a_full_hub_tells_event_sources_to_come_back_and_others_that_it_is_full() {
+    let hub = Hub::spawn(
+        &[],
+        &[
+            ("TIDEWIRE_LIMITS__MAX_CONNECTIONS", "1"),
+            ("TIDEWIRE_LIMITS__AT_CAPACITY", "reject"),
+        ],
+    );
+    let mut first = hub.stream("/events?topic=a");
+    let mut refused = hub.stream_with("/events?topic=a", &[("Accept", "text/event-stream")]);
+    assert!(refused.rest().is_empty());
+    let retry_ms = refused.retry_ms();
+    assert!(
+        (Some(30_000)..=Some(60_000)).contains(&retry_ms),
+        "{retry_ms:?}"
+    );
+    let other = hub.get("/events?topic=a");
+    problem(&other, 503, "at_capacity");
+    let seconds: u64 = other.header("retry-after").unwrap().parse().unwrap();
+    assert!((30..=60).contains(&seconds), "{seconds}");
+    hub.publish("a", &json!("still here"));
+    assert_eq!(first.event().data, "still here");
+}
+
+#[test]
+fn the_oldest_client_makes_room_for_a_new_one() {
+    let hub = Hub::spawn(&[], &[("TIDEWIRE_LIMITS__MAX_CONNECTIONS", "2")]);
+    let mut streams: Vec<_> = (0..3).map(|_| hub.stream("/events?topic=a")).collect();
+    assert!(streams[0].rest().is_empty());
+    let retry_ms = streams[0].retry_ms();
+    assert!(
+        (Some(30_000)..=Some(60_000)).contains(&retry_ms),
+        "{retry_ms:?}"
+    );
+    hub.publish("a", &json!(1));
+    for stream in &mut streams[1..] {
+        assert_eq!(stream.event().data, "1");
+    }
+    assert_eq!(hub.get("/api/v1/stats").json()["closes"]["evicted"], 1);
 }

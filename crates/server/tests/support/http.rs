@@ -66,17 +66,20 @@ pub(crate) fn request_bytes(
 
 /// The beginning of a request, without the blank line that ends its head. A `Host` among the headers replaces the right one.
 pub(crate) fn head(port: u16, method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
-    let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    let mut bytes = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n").into_bytes();
+    let mut add = |name: &str, value: &str| {
+        bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    };
     if !headers
         .iter()
         .any(|(name, _)| name.eq_ignore_ascii_case("host"))
     {
-        text.push_str(&format!("Host: 127.0.0.1:{port}\r\n"));
+        add("Host", &format!("127.0.0.1:{port}"));
     }
     for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        add(name, value);
     }
-    text.into_bytes()
+    bytes
 }
 
 /// A connection to the hub whose reads don't wait for ever.

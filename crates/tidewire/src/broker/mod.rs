@@ -84,7 +84,10 @@ pub trait Broker: Send + Sync + 'static {
     /// Stores a topic's final event. Answers its id; that of the present end where the topic is closed already.
     fn close_topic(&self, topic: Topic) -> BoxFuture<'_, Result<NativeId, PublishError>>;
 
-    /// Whether events can be stored now; the reason where not.
+    /// Whether events can be stored now.
+    ///
+    /// # Errors
+    /// The reason why not.
     fn ready(&self) -> Result<(), String>;
 }
 

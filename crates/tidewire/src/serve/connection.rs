@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tower::ServiceExt;
 
 use super::io::{Io, answer};
@@ -30,9 +31,11 @@ use crate::problem::Code;
 
 /// What an HTTP/2 client with prior knowledge begins with (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long bytes that nobody wants are read after the last answer: closing at once would reset the connection, and the
-/// client could lose the answer that told it why.
+/// How long bytes that nobody wants are waited for after the last answer: closing at once would reset the connection, and
+/// the client could lose the answer that told it why.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long the rest of a request is read where it keeps coming. Stops clients that send for ever.
+const LINGER_MAX: Duration = Duration::from_secs(30);
 /// Most streams that one HTTP/2 connection may have open.
 const HTTP2_STREAMS_MAX: u32 = 256;
 /// Bytes that one HTTP/2 stream keeps for a client that does not take them.
@@ -62,7 +65,7 @@ async fn serve(
 ) {
     let head_timeout = server.options.head_timeout;
     let protocol = tokio::select! {
-        protocol = tokio::time::timeout(head_timeout, find_protocol(&mut stream)) => protocol,
+        protocol = timeout(head_timeout, find_protocol(&mut stream)) => protocol,
         () = server.closing.cancelled() => return,
     };
     match protocol {
@@ -143,7 +146,7 @@ async fn serve_http1(stream: TcpStream, read_ahead: Bytes, router: Router, clien
         End::Done(Err(error)) if error.is_timeout() && !served.load(Ordering::Relaxed) => {
             time_out(stream).await;
         }
-        End::Done(_) => linger(stream).await,
+        End::Done(_) => linger(stream, LINGER_MAX).await,
     }
 }
 
@@ -196,16 +199,23 @@ async fn time_out(mut stream: TcpStream) {
         "the request's head did not arrive within `limits.head_timeout`",
     );
     if stream.write_all(&text).await.is_ok() {
-        linger(stream).await;
+        // Whoever sends a head byte by byte would go on doing so.
+        linger(stream, LINGER).await;
     }
 }
 
 /// Ends the connection such that the client gets the last answer.
-async fn linger(mut stream: TcpStream) {
-    if stream.shutdown().await.is_ok() {
-        let mut nowhere = tokio::io::sink();
-        let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut stream, &mut nowhere)).await;
+async fn linger(mut stream: TcpStream, longest: Duration) {
+    if stream.shutdown().await.is_err() {
+        return;
     }
+    let mut nowhere = BytesMut::with_capacity(8 * 1024);
+    let read_all = async {
+        while let Ok(Ok(1..)) = timeout(LINGER, stream.read_buf(&mut nowhere)).await {
+            nowhere.clear();
+        }
+    };
+    let _ = timeout(longest, read_all).await;
 }
 
 /// The router as hyper calls it, with the client in each request's extensions.
