@@ -261,7 +261,11 @@ fn a_head_request_shows_the_head_and_opens_nothing() {
     let answer = hub.request("HEAD", "/events?topic=a", None);
     assert_eq!((answer.status, answer.body.as_str()), (200, ""));
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
-    assert_eq!(answer.header("content-length"), None, "a stream has no length");
+    assert_eq!(
+        answer.header("content-length"),
+        None,
+        "a stream has no length"
+    );
     assert_eq!(hub.get("/api/v1/stats").json()["connections"], 0);
     assert_eq!(hub.request("HEAD", "/events?topic=", None).status, 422);
 }
