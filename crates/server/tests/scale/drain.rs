@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Crowd, End, Hub, Reader, WAIT_MAX, wait_for_all};
+use crate::support::{Crowd, End, Hub, Reader, Seen, WAIT_MAX, wait_for_all};
 use crate::{FULL, alone, publish};
 
 /// Over how long streams are closed here, where there are many.
@@ -54,7 +54,7 @@ fn ten_thousand_streams_are_closed_at_a_pace() {
     // Events that are on their way to everyone while streams are being closed.
     publish(&hub, "feed", 0..50, 200);
 
-    wait_for_all(&readers, "the end", |seen| seen.has_ended());
+    wait_for_all(&readers, "the end", Seen::has_ended);
     let status = hub.wait_for_exit(WAIT_MAX);
     assert!(status.success(), "{status}");
 
@@ -91,7 +91,7 @@ fn one_client_does_not_take_the_whole_drain_time() {
     let readers = crowd.join(1, |_| "/events?topic=feed".to_owned());
     hub.terminate();
     assert!(hub.wait_for_exit(WAIT_MAX).success());
-    wait_for_all(&readers, "the end", |seen| seen.has_ended());
+    wait_for_all(&readers, "the end", Seen::has_ended);
     ends(&readers);
     assert!(readers[0].seen().last_retry_ms.is_some());
 }
@@ -102,7 +102,9 @@ fn a_client_that_does_not_read_does_not_hold_up_the_end() {
     let mut hub = Hub::spawn(&[], &[("TIDEWIRE_SHUTDOWN__DRAIN_GRACE", "0s")]);
     let crowd = Crowd::new(hub.port());
     let stalled = crowd.join_slow(3, |_| "/events?topic=bulk".to_owned());
-    stalled.iter().for_each(|reader| reader.pause());
+    for reader in &stalled {
+        reader.pause();
+    }
     publish(&hub, "bulk", 0..200, 8 * 1024);
     hub.terminate();
     assert!(hub.wait_for_exit(WAIT_MAX).success());

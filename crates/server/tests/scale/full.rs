@@ -1,9 +1,12 @@
 //! One connection more than there may be.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
-use crate::support::{Crowd, End, Hub, http, wait_for_all};
-use crate::{FULL, alone};
+use crate::support::{Crowd, End, Hub, Seen, WAIT_MAX, http, process, wait_for_all};
+use crate::{FULL, alone, publish};
 
 /// What a client that there is no room for is told to wait, in milliseconds.
 const FAR_RETRY_MS: std::ops::RangeInclusive<u64> = 30_000..=60_000;
@@ -26,7 +29,7 @@ fn the_oldest_makes_room() {
     );
 
     let newest = crowd.join(1, |_| path(FULL));
-    wait_for_all(&oldest, "the end of the oldest", |seen| seen.has_ended());
+    wait_for_all(&oldest, "the end of the oldest", Seen::has_ended);
     let stats = hub.stats();
     assert_eq!(stats["connections"], FULL);
     assert_eq!(stats["closes"]["evicted"], 1, "{stats}");
@@ -94,4 +97,43 @@ fn the_newest_is_refused() {
     });
     crowd.join(1, |_| path(FULL));
     assert_eq!(hub.stats()["connections"], FULL);
+}
+
+/// How many connections a small hub takes.
+const ROOM: usize = 20;
+
+/// The evicted are no connections any more, and those that don't read can't be told so; their sockets must go all the
+/// same.
+#[test]
+fn evicted_clients_that_do_not_read_do_not_pile_up() {
+    let _alone = alone();
+    let hub = Hub::spawn(
+        &[],
+        &[
+            ("TIDEWIRE_LIMITS__MAX_CONNECTIONS", "20"),
+            ("TIDEWIRE_LIMITS__STALL_TIMEOUT", "3s"),
+        ],
+    );
+    let crowd = Crowd::new(hub.port());
+    let before = process::descriptors(hub.pid());
+    let stalled = crowd.join_slow(ROOM, |_| "/events?topic=bulk".to_owned());
+    for reader in &stalled {
+        reader.pause();
+    }
+    publish(&hub, "bulk", 0..500, 8 * 1024);
+    let _newer = crowd.join(ROOM, path);
+
+    let deadline = Instant::now() + 3 * WAIT_MAX;
+    loop {
+        let now = process::descriptors(hub.pid());
+        if now <= before + ROOM {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{now} descriptors, {before} before, for {ROOM} connections"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(hub.stats()["connections"], ROOM);
 }

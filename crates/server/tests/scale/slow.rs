@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::support::{Crowd, Hub, Reader, process, wait_for_all};
+use crate::support::{Crowd, Hub, Reader, Seen, process, wait_for_all};
 use crate::{alone, publish, scaled};
 
 const MIB: u64 = 1024 * 1024;
@@ -100,7 +100,9 @@ fn stalled_readers_delay_nobody_and_cost_no_memory() {
     assert!(grown < BUDGET.1 + SLACK_BYTES_MAX, "{grown} bytes more");
 
     let many = crowd.join_slow(200, |_| "/events?topics=bulk,feed".to_owned());
-    many.iter().for_each(|reader| reader.pause());
+    for reader in &many {
+        reader.pause();
+    }
     flood.run(&readers, &bulk);
     let grown = flood.memory_max.saturating_sub(before);
     println!("201 stalled: {grown} bytes more, budget {}", BUDGET.1);
@@ -112,8 +114,10 @@ fn stalled_readers_delay_nobody_and_cost_no_memory() {
     );
 
     let stalled: Vec<_> = one.iter().chain(&many).cloned().collect();
-    stalled.iter().for_each(|reader| reader.resume());
-    wait_for_all(&stalled, "the end", |seen| seen.has_ended());
+    for reader in &stalled {
+        reader.resume();
+    }
+    wait_for_all(&stalled, "the end", Seen::has_ended);
     let stats = hub.wait_for_stats("the stalled are gone", |stats| {
         stats["connections"] == OTHERS + 5
     });
@@ -145,7 +149,9 @@ fn whoever_takes_no_byte_for_too_long_is_closed() {
     );
     let crowd = Crowd::new(hub.port());
     let stalled = crowd.join_slow(20, |_| "/events?topic=bulk".to_owned());
-    stalled.iter().for_each(|reader| reader.pause());
+    for reader in &stalled {
+        reader.pause();
+    }
     let idle = crowd.join(20, |_| "/events?topic=quiet".to_owned());
 
     // The kernel's buffers take some before anyone is stuck.
@@ -181,9 +187,13 @@ fn a_slow_reader_that_may_skip_gets_a_gap_and_goes_on() {
     let slow = crowd.join_slow(5, |_| "/events?topic=bulk".to_owned());
     let mut flood = Flood::new(&hub);
     for round in 1..=2 {
-        slow.iter().for_each(|reader| reader.pause());
+        for reader in &slow {
+            reader.pause();
+        }
         flood.run(&[], &bulk);
-        slow.iter().for_each(|reader| reader.resume());
+        for reader in &slow {
+            reader.resume();
+        }
         let last = flood.bulk - 1;
         wait_for_all(&slow, "the newest", |seen| seen.last("bulk") == Some(last));
         for reader in &slow {

@@ -36,7 +36,7 @@ pub(crate) use http::Response;
 pub(crate) use hub::{Hub, publish};
 pub(crate) use proxy::Proxy;
 pub(crate) use stream::Stream;
-pub(crate) use wire::End;
+pub(crate) use wire::{End, Seen};
 
 /// How long anything that a test waits for may take. Far above what it does take, for a busy machine.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(20);

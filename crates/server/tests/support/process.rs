@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-/// The unit of processor times in `/proc`: USER_HZ is 100 wherever Linux runs today.
+/// The unit of processor times in `/proc`: `USER_HZ` is 100 wherever Linux runs today.
 const MS_PER_TICK: u64 = 10;
 
 /// Memory of a process in bytes, with its share of what it shares (PSS).
