@@ -1,6 +1,6 @@
 # Every task of the project. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint
+.PHONY: help setup run test scale lint
 
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ run: ## Build the hub and serve on http://127.0.0.1:8080
 
 test: setup ## Run every test
 	cargo test --workspace
+
+scale: ## Run the tests with many clients for longer, and print their figures
+	TIDEWIRE_TEST_SCALE=10 cargo test -p tidewire-server --test scale -- --nocapture --test-threads 1
 
 lint: ## Check formatting, lints and documentation; warnings fail
 	cargo fmt --all --check

@@ -1,7 +1,7 @@
 //! The hub as its users run it: the binary, in a process and a folder of its own, on a free port.
 
 use std::fs::{self, File};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,52 @@ impl Hub {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Asks it to end, as a service manager would.
+    pub(crate) fn terminate(&self) {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.process),
+            rustix::process::Signal::TERM,
+        )
+        .expect("the hub runs");
+    }
+
+    /// Waits for its end by itself.
+    pub(crate) fn wait_for_exit(&mut self, longest: Duration) -> ExitStatus {
+        let deadline = Instant::now() + longest;
+        loop {
+            if let Some(status) = self.process.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the hub has not ended within {longest:?}"
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// `GET /api/v1/stats`.
+    pub(crate) fn stats(&self) -> Value {
+        self.get("/api/v1/stats").json()
+    }
+
+    /// Waits until the figures of the hub satisfy `done`.
+    pub(crate) fn wait_for_stats(&self, what: &str, done: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + 3 * WAIT_MAX;
+        loop {
+            let stats = self.stats();
+            if done(&stats) {
+                return stats;
+            }
+            assert!(Instant::now() < deadline, "not in time: {what}; {stats}");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

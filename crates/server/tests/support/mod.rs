@@ -7,7 +7,10 @@
 //! | `proxy` | [`Proxy`]: TCP in front of it that drops connections when told to |
 //! | `client` | [`Client`]: one of the clients in `tests/clients/`, or curl, as lines of JSON |
 //! | `curl` | the loop that a user of `curl -N` writes, and the decoding that curl leaves to its user |
-//! | `stream` | [`Stream`]: a subscription read over plain TCP, head and bytes and events
+//! | `stream` | [`Stream`]: a subscription read over plain TCP, head and bytes and events |
+//! | `crowd` | [`Crowd`]: thousands of subscribers in one process, every event checked |
+//! | `wire` | what one of them makes of its bytes |
+//! | `process` | memory, processor time and descriptors of a process |
 //! | `http` | a request and its answer, with no client library between the test and the bytes |
 //!
 //! Nothing here waits for luck: each wait has a condition and the deadline [`WAIT_MAX`].
@@ -16,19 +19,24 @@
 #![allow(dead_code, unused_imports)]
 
 mod client;
+mod crowd;
 mod curl;
 pub(crate) mod http;
 mod hub;
+pub(crate) mod process;
 mod proxy;
 mod stream;
+mod wire;
 
 use std::time::Duration;
 
 pub(crate) use client::{Client, Kind};
+pub(crate) use crowd::{Crowd, Reader, numbered, wait_for_all};
 pub(crate) use http::Response;
 pub(crate) use hub::{Hub, publish};
 pub(crate) use proxy::Proxy;
 pub(crate) use stream::Stream;
+pub(crate) use wire::{End, Seen};
 
 /// How long anything that a test waits for may take. Far above what it does take, for a busy machine.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(20);

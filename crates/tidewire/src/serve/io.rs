@@ -92,12 +92,12 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read_ahead.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
-        }
         let n = self.read_ahead.len().min(buf.remaining());
         buf.put_slice(&self.read_ahead.split_to(n));
-        Poll::Ready(Ok(()))
+        // Together with what has arrived since: a first read of a few bytes would make hyper double its buffer, and
+        // keep it so for as long as the connection lives.
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if n > 0 { Poll::Ready(Ok(())) } else { read }
     }
 }
 
@@ -164,5 +164,44 @@ impl AsyncWrite for Io {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         std::task::ready!(self.poll_instead(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn read(io: &mut Io) -> String {
+        let mut bytes = [0; 100];
+        let mut buf = ReadBuf::new(&mut bytes);
+        poll_fn(|cx| Pin::new(&mut *io).poll_read(cx, &mut buf))
+            .await
+            .expect("the connection is open");
+        String::from_utf8_lossy(buf.filled()).into_owned()
+    }
+
+    /// Idle connections once kept a read buffer of twice the size: hyper's first read gave it a few bytes only.
+    #[tokio::test]
+    async fn what_was_read_ahead_comes_together_with_what_arrived_since() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        client.write_all(b" HTTP/1.1\r\n").await.unwrap();
+        server.readable().await.unwrap();
+
+        let mut io = Io::new(server, Bytes::from("GET /"), Arc::default());
+        assert_eq!(read(&mut io).await, "GET / HTTP/1.1\r\n");
+
+        // Where nothing has arrived, it doesn't wait for more.
+        io.read_ahead = Bytes::from("more");
+        assert_eq!(read(&mut io).await, "more");
+        client.write_all(b"the rest").await.unwrap();
+        assert_eq!(read(&mut io).await, "the rest");
     }
 }
