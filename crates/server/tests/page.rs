@@ -20,7 +20,11 @@ fn publish(page: &mut Client, form: &Value) -> (Value, Value) {
     let shown = |line: &Value| line["kind"] == "result" || line["kind"] == "event";
     let first = page.wait_for("a result or an event", shown);
     let second = page.wait_for("the other of the two", shown);
-    if first["kind"] == "result" { (first, second) } else { (second, first) }
+    if first["kind"] == "result" {
+        (first, second)
+    } else {
+        (second, first)
+    }
 }
 
 fn wait_for_state(page: &mut Client, state: &str) -> Value {
@@ -89,11 +93,17 @@ fn markup_is_shown_as_it_is_written() {
     let hub = Hub::spawn(&[], &[]);
     let mut page = open(&hub, "/");
     let markup = "<script>document.title = 'hacked'</script><img src=x onerror=\"document.body.remove()\"> &amp; <b>bold</b>";
-    for data in [markup.to_owned(), json!({ markup: [markup, 1] }).to_string()] {
+    for data in [
+        markup.to_owned(),
+        json!({ markup: [markup, 1] }).to_string(),
+    ] {
         let form = json!({"topic": markup, "event": markup, "data": data});
         let (result, event) = publish(&mut page, &form);
         assert_eq!(result["good"], json!(true), "{result}");
-        assert_eq!((&event["topics"], &event["event"]), (&json!([markup]), &json!(markup)));
+        assert_eq!(
+            (&event["topics"], &event["event"]),
+            (&json!([markup]), &json!(markup))
+        );
         let shown = event["data"].as_str().expect("data is text");
         match serde_json::from_str::<Value>(shown) {
             Ok(shown) => assert_eq!(shown, json!({ markup: [markup, 1] })),
@@ -116,7 +126,11 @@ fn a_page_without_rights_says_so() {
 
     let mut page = open(&hub, "/?topic=news");
     for layout in page.lines("layout") {
-        assert_eq!(layout["figures"], json!(false), "not for everyone: {layout}");
+        assert_eq!(
+            layout["figures"],
+            json!(false),
+            "not for everyone: {layout}"
+        );
     }
     page.tell(&json!({"topic": "news", "data": "1"}));
     let result = page.wait_for("a result", |line| line["kind"] == "result");
