@@ -7,11 +7,14 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use support::Hub;
+use support::{Hub, WAIT_MAX};
 
 const SCHEMA: &str = include_str!("../src/config/schema.rs");
 
@@ -107,19 +110,25 @@ fn the_publishers_guide_shows_what_happens() {
 /// Where the guides' hub is, and what its ids begin with.
 const GUIDES_HUB: &str = "127.0.0.1:8080";
 const GUIDES_EPOCH: &str = "~e9z9tzyr-";
-/// How long a command may run. A `curl -N` that shows a stream runs that long, so it is no more than it must be.
-const COMMAND_MAX: Duration = Duration::from_secs(2);
+/// How much longer a stream that has shown what it should is watched for more.
+const REST: Duration = Duration::from_millis(300);
 
 /// Runs every command of a guide in order, against one hub, and compares what each prints.
 fn follow(guide: &str) {
     let hub = Hub::spawn(&[], &[]);
     let host = format!("127.0.0.1:{}", hub.port());
-    let head = run(&format!("curl -sNi http://{host}/events"));
+    let head = run(&format!("curl -sNi http://{host}/events"), |text| {
+        text.contains("retry: ")
+    });
     let epoch = head.split_once("last-event-id: ").expect("a position").1;
     let epoch = &epoch[..=epoch.find('-').expect("an epoch")];
-    let run_here = |command: &str| {
-        let command = command.replace(GUIDES_HUB, &host);
-        run(&command.replace(GUIDES_EPOCH, epoch)).replace(epoch, GUIDES_EPOCH)
+    let run_here = |command: &str, expected: Option<&str>| {
+        let here = |text: &str| text.replace(epoch, GUIDES_EPOCH);
+        let command = command
+            .replace(GUIDES_HUB, &host)
+            .replace(GUIDES_EPOCH, epoch);
+        let is_all = |text: &str| expected.is_some_and(|all| steady(&here(text)) == steady(all));
+        here(&run(&command, is_all))
     };
 
     let text = fs::read_to_string(project().join(guide)).unwrap();
@@ -127,11 +136,11 @@ fn follow(guide: &str) {
     for block in text.split("\n```").skip(1).step_by(2) {
         let (language, block) = block.split_once('\n').unwrap();
         match language {
-            "sh" => drop(run_here(block)),
+            "sh" => drop(run_here(block, None)),
             "console" => {
                 for shown in format!("\n{block}").split("\n$ ").skip(1) {
                     let (command, expected) = command_and_output(shown);
-                    let printed = run_here(&command);
+                    let printed = run_here(&command, Some(&expected));
                     assert_eq!(steady(&printed), steady(&expected), "{guide}: {command}");
                 }
                 blocks += 1;
@@ -150,21 +159,36 @@ fn command_and_output(shown: &str) -> (String, String) {
     (lines[..command].join("\n"), lines[command..].join("\n"))
 }
 
-fn run(command: &str) -> String {
+/// Runs a command until it ends, or, as streams don't, until it has printed what it should.
+fn run(command: &str, is_all: impl Fn(&str) -> bool) -> String {
     let mut child = Command::new("bash")
-        .args([
-            "-c",
-            &format!("exec timeout {} bash -c \"$0\"", COMMAND_MAX.as_secs()),
-            command,
-        ])
+        .args(["-c", command])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut printed = String::new();
-    std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut printed).unwrap();
-    child.wait().unwrap();
-    printed
+    let mut stdout = child.stdout.take().unwrap();
+    let (sender, chunks) = channel();
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(len @ 1..) = stdout.read(&mut buffer) {
+            let _ = sender.send(buffer[..len].to_vec()); // nobody listens to a stream that has shown enough
+        }
+    });
+    let deadline = Instant::now() + WAIT_MAX;
+    let mut printed = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&printed).into_owned();
+        let left = deadline.saturating_duration_since(Instant::now());
+        match chunks.recv_timeout(if is_all(&text) { REST } else { left }) {
+            Ok(chunk) => printed.extend(chunk),
+            Err(_) => {
+                let _ = child.kill(); // what it started ends with the hub
+                let _ = child.wait();
+                return text;
+            }
+        }
+    }
 }
 
 /// Output without what differs from run to run: the jitter of `retry:`, times, and blank lines at the end.
