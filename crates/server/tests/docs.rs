@@ -180,13 +180,12 @@ fn run(command: &str, is_all: impl Fn(&str) -> bool) -> String {
     loop {
         let text = String::from_utf8_lossy(&printed).into_owned();
         let left = deadline.saturating_duration_since(Instant::now());
-        match chunks.recv_timeout(if is_all(&text) { REST } else { left }) {
-            Ok(chunk) => printed.extend(chunk),
-            Err(_) => {
-                let _ = child.kill(); // what it started ends with the hub
-                let _ = child.wait();
-                return text;
-            }
+        if let Ok(chunk) = chunks.recv_timeout(if is_all(&text) { REST } else { left }) {
+            printed.extend(chunk);
+        } else {
+            let _ = child.kill(); // what it started ends with the hub
+            let _ = child.wait();
+            return text;
         }
     }
 }
