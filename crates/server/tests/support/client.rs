@@ -1,7 +1,7 @@
 //! A client that real users have, running, as the lines that it prints: see `tests/clients/report.mjs`.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     FetchEventSource,
     /// `httpx-sse` from `PyPI`.
     HttpxSse,
+    /// The hub's own page, in headless Chromium.
+    Page,
     /// `sseclient-py` from `PyPI`.
     SseclientPy,
 }
@@ -59,6 +61,7 @@ impl Client {
             Kind::EventSource => script(NODE, "eventsource.mjs", url),
             Kind::FetchEventSource => script(NODE, "fetch_event_source.mjs", url),
             Kind::HttpxSse => script(PYTHON, "httpx_sse_client.py", url),
+            Kind::Page => script(NODE, "page.mjs", url),
             Kind::SseclientPy => script(PYTHON, "sseclient_py.py", url),
             Kind::Curl => {
                 let (sender, lines) = channel();
@@ -104,6 +107,20 @@ impl Client {
         self.wait_for(name, |line| {
             line["kind"] == "event" && line["event"] == name
         })
+    }
+
+    /// Writes a line to a client that reads some: see `page.mjs`.
+    pub(crate) fn tell(&mut self, line: &Value) {
+        let Running::Script(script) = &mut self.running else {
+            panic!("{:?} reads nothing", self.kind)
+        };
+        let stdin = script.process.stdin.as_mut().expect("stdin is piped");
+        writeln!(stdin, "{line}").expect("a client that runs takes a line");
+    }
+
+    /// Every line so far of a kind.
+    pub(crate) fn lines(&self, kind: &str) -> impl Iterator<Item = &Value> {
+        self.seen.iter().filter(move |line| line["kind"] == kind)
     }
 
     /// Every event so far, in the order of arrival.
