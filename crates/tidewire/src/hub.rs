@@ -344,9 +344,11 @@ impl Hub {
             return Ok(Arc::default());
         }
         let count = batch.len();
-        let ids = self.shared.broker.append(batch, key).await?;
-        self.shared.counters.add_published(count);
-        Ok(ids)
+        let stored = self.shared.broker.append(batch, key).await?;
+        if !stored.replayed {
+            self.shared.counters.add_published(count);
+        }
+        Ok(stored.ids)
     }
 
     /// Whether an event can go to the broker.
@@ -522,14 +524,22 @@ impl Hub {
             .read_log(|log| log.topics(cursor, limit, now_ms()))
     }
 
-    /// Up to `limit` connections, oldest first, that are younger than `after`.
-    pub fn connections(&self, after: Option<ConnectionId>, limit: usize) -> Vec<ConnectionInfo> {
+    /// Up to `limit` connections, oldest first, that are younger than `after`; and the `after` of the next page.
+    pub fn connections(
+        &self,
+        after: Option<ConnectionId>,
+        limit: usize,
+    ) -> (Vec<ConnectionInfo>, Option<ConnectionId>) {
         let page = self.shared.connections.page(after, limit);
-        self.shared.read_log(|log| {
+        let next = page.last().filter(|_| page.len() == limit);
+        let next = next.map(|connection| connection.id);
+        // One that ended meanwhile is left out.
+        let described = self.shared.read_log(|log| {
             page.iter()
                 .filter_map(|connection| describe(log, connection))
                 .collect()
-        })
+        });
+        (described, next)
     }
 
     /// Closes a connection: it gets an `event: closed` whose id keeps it from coming back. False if there is none.

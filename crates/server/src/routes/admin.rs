@@ -100,11 +100,7 @@ pub(super) async fn connections(
         Some(text) => Some(text.parse::<ConnectionId>().map_err(|_| bad_cursor(text))?),
     };
     let limit = limit(&query, PAGE_ROWS, PAGE_ROWS_MAX)?;
-    let page = door.hub.connections(after, limit);
-    let next = page
-        .last()
-        .filter(|_| page.len() == limit)
-        .map(|last| last.id.to_string());
+    let (page, next) = door.hub.connections(after, limit);
     let rows = page.iter().map(|connection| {
         json!({
             "id": connection.id.to_string(),
@@ -117,7 +113,7 @@ pub(super) async fn connections(
         })
     });
     Ok(Json(
-        json!({ "connections": rows.collect::<Vec<_>>(), "next": next }),
+        json!({ "connections": rows.collect::<Vec<_>>(), "next": next.map(|next| next.to_string()) }),
     ))
 }
 

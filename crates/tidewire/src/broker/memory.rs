@@ -9,7 +9,7 @@ use tidewire_core::id::{NativeId, Offset};
 use tidewire_core::log::{Log, Refused};
 use tidewire_core::topic::Topic;
 
-use super::{BoxFuture, Broker, EventId, IdempotencyKey, Publication, Tail};
+use super::{BoxFuture, Broker, EventId, IdempotencyKey, Publication, Stored, Tail};
 use crate::publish::PublishError;
 
 /// Keeps events in the node's own log, and nowhere else.
@@ -44,20 +44,27 @@ impl MemoryBroker {
         &self,
         batch: &[Publication],
         key: Option<IdempotencyKey>,
-    ) -> Result<Arc<[EventId]>, PublishError> {
+    ) -> Result<Stored, PublishError> {
         let now_ms = self.tail().now_ms();
+        let new = |ids| Stored {
+            ids,
+            replayed: false,
+        };
         let Some(key) = key else {
-            return self.commit(batch, now_ms);
+            return self.commit(batch, now_ms).map(new);
         };
         // Held while the log is written, so that two requests with one key cannot both find it unused.
         let mut answers = self.answers.lock();
         if let Some(ids) = answers.find(&key, now_ms)? {
-            return Ok(ids);
+            return Ok(Stored {
+                ids,
+                replayed: true,
+            });
         }
         answers.check_room(batch.len())?;
         let ids = self.commit(batch, now_ms)?;
         answers.remember(key, ids.clone(), now_ms);
-        Ok(ids)
+        Ok(new(ids))
     }
 
     fn commit(&self, batch: &[Publication], now_ms: u64) -> Result<Arc<[EventId]>, PublishError> {
@@ -108,7 +115,7 @@ impl Broker for MemoryBroker {
         &self,
         batch: Vec<Publication>,
         key: Option<IdempotencyKey>,
-    ) -> BoxFuture<'_, Result<Arc<[EventId]>, PublishError>> {
+    ) -> BoxFuture<'_, Result<Stored, PublishError>> {
         Box::pin(std::future::ready(self.append_now(&batch, key)))
     }
 

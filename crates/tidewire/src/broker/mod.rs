@@ -65,6 +65,15 @@ impl std::fmt::Display for EventId {
     }
 }
 
+/// What a broker answers to a batch that is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// The events' ids, in the order of the batch.
+    pub ids: Arc<[EventId]>,
+    /// Whether they were stored by an earlier request with the same key.
+    pub replayed: bool,
+}
+
 /// Where events are stored. See the [module's documentation](self) for what is promised.
 pub trait Broker: Send + Sync + 'static {
     /// Its name in the configuration and in metrics.
@@ -79,7 +88,7 @@ pub trait Broker: Send + Sync + 'static {
         &self,
         batch: Vec<Publication>,
         key: Option<IdempotencyKey>,
-    ) -> BoxFuture<'_, Result<Arc<[EventId]>, PublishError>>;
+    ) -> BoxFuture<'_, Result<Stored, PublishError>>;
 
     /// Stores a topic's final event. Answers its id; that of the present end where the topic is closed already.
     fn close_topic(&self, topic: Topic) -> BoxFuture<'_, Result<NativeId, PublishError>>;

@@ -195,7 +195,7 @@ mod tests {
         client.write_all(b" HTTP/1.1\r\n").await.unwrap();
         server.readable().await.unwrap();
 
-        let mut io = Io::new(server, Bytes::from("GET /"), Arc::default());
+        let mut io = Io::new(server, Bytes::from("GET /"), Arc::default(), None);
         assert_eq!(read(&mut io).await, "GET / HTTP/1.1\r\n");
 
         // Where nothing has arrived, it doesn't wait for more.
