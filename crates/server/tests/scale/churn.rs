@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Hub, WAIT_MAX, process};
-use crate::{alone, publish, scaled};
+use crate::support::{Crowd, Hub, WAIT_MAX, process};
+use crate::{alone, descriptors_when_idle, publish, scaled};
 
 const THREADS: u64 = 20;
 
@@ -81,7 +81,7 @@ fn clients_that_hang_up_at_any_moment_leave_nothing_behind() {
     let (port, pid) = (hub.port(), hub.pid());
     publish(&hub, "feed", 0..10, 100);
     hub.wait_for_stats("the history is gone", |stats| stats["topics"] == 0);
-    let descriptors = process::descriptors(pid);
+    let descriptors = descriptors_when_idle(&hub, &Crowd::new(port));
     let over = AtomicBool::new(false);
     let clients = scaled(2_000);
     thread::scope(|scope| {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::{Crowd, End, Hub, Seen, WAIT_MAX, http, process, wait_for_all};
-use crate::{FULL, alone, publish};
+use crate::{FULL, alone, descriptors_when_idle, publish};
 
 /// What a client that there is no room for is told to wait, in milliseconds.
 const FAR_RETRY_MS: std::ops::RangeInclusive<u64> = 30_000..=60_000;
@@ -115,7 +115,7 @@ fn evicted_clients_that_do_not_read_do_not_pile_up() {
         ],
     );
     let crowd = Crowd::new(hub.port());
-    let before = process::descriptors(hub.pid());
+    let before = descriptors_when_idle(&hub, &crowd);
     let stalled = crowd.join_slow(ROOM, |_| "/events?topic=bulk".to_owned());
     for reader in &stalled {
         reader.pause();

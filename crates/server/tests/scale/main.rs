@@ -21,7 +21,7 @@ mod support;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use support::{Hub, numbered};
+use support::{Crowd, Hub, numbered, process};
 
 /// How many times as much as usual.
 const SCALE: &str = "TIDEWIRE_TEST_SCALE";
@@ -50,4 +50,14 @@ fn publish(hub: &Hub, series: &str, numbers: std::ops::Range<u64>, data_bytes: u
     let path = format!("/events?topic={series}");
     let answer = hub.request("POST", &path, Some(("application/x-ndjson", &lines)));
     assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// How many descriptors the hub has without a client, once it has had one: some are opened for the first stream.
+fn descriptors_when_idle(hub: &Hub, crowd: &Crowd) -> usize {
+    let readers = crowd.join(8, |_| "/events?topic=first".to_owned());
+    for reader in &readers {
+        reader.hang_up();
+    }
+    hub.wait_for_stats("all are gone", |stats| stats["connections"] == 0);
+    process::descriptors(hub.pid())
 }

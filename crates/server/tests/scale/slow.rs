@@ -15,8 +15,10 @@ const NEVER: &str = "1h";
 const OTHERS: usize = 1_000;
 /// `bulk` events of this size go to those who stall and a few who read.
 const BULK_BYTES: usize = 8 * 1024;
+/// An event of which a reader has a part can only be ended, and skipped to the next, if the rest is small.
+const SKIPPABLE_BYTES: usize = 2 * 1024;
 /// Published at a time: less than the budget, so that whoever reads can keep up.
-const ROUND_EVENTS: u64 = 128;
+const ROUND_BYTES: u64 = MIB;
 
 /// What a client that stopped reading may keep of the server's memory: what the HTTP implementation holds for it.
 const STALLED_BYTES_MAX: u64 = 48 * 1024;
@@ -26,15 +28,17 @@ const SLACK_BYTES_MAX: u64 = 16 * MIB;
 /// Ten times the budget, in rounds. After each the readers have it all, whoever else does not read.
 struct Flood<'a> {
     hub: &'a Hub,
+    bulk_bytes: usize,
     bulk: u64,
     feed: u64,
     memory_max: u64,
 }
 
 impl<'a> Flood<'a> {
-    fn new(hub: &'a Hub) -> Self {
+    fn new(hub: &'a Hub, bulk_bytes: usize) -> Self {
         Self {
             hub,
+            bulk_bytes,
             bulk: 0,
             feed: 0,
             memory_max: 0,
@@ -42,17 +46,18 @@ impl<'a> Flood<'a> {
     }
 
     fn run(&mut self, feed: &[Arc<Reader>], bulk: &[Arc<Reader>]) {
-        let target = self.bulk + scaled(10) * BUDGET.1 / BULK_BYTES as u64;
+        let target = self.bulk + scaled(10) * BUDGET.1 / self.bulk_bytes as u64;
+        let round = ROUND_BYTES / self.bulk_bytes as u64;
         while self.bulk < target {
             publish(self.hub, "feed", self.feed..self.feed + 20, 100);
             publish(
                 self.hub,
                 "bulk",
-                self.bulk..self.bulk + ROUND_EVENTS,
-                BULK_BYTES,
+                self.bulk..self.bulk + round,
+                self.bulk_bytes,
             );
             self.feed += 20;
-            self.bulk += ROUND_EVENTS;
+            self.bulk += round;
             wait_for_all(feed, "all of the feed", |seen| {
                 seen.last("feed") == Some(self.feed - 1)
             });
@@ -87,7 +92,7 @@ fn stalled_readers_delay_nobody_and_cost_no_memory() {
     one[0].pause();
     let before = process::memory_bytes(hub.pid());
 
-    let mut flood = Flood::new(&hub);
+    let mut flood = Flood::new(&hub, BULK_BYTES);
     flood.run(&readers, &bulk);
     let stats = hub.stats();
     assert_eq!(
@@ -185,7 +190,7 @@ fn a_slow_reader_that_may_skip_gets_a_gap_and_goes_on() {
     let crowd = Crowd::new(hub.port());
     let bulk = crowd.join(2, |_| "/events?topic=bulk".to_owned());
     let slow = crowd.join_slow(5, |_| "/events?topic=bulk".to_owned());
-    let mut flood = Flood::new(&hub);
+    let mut flood = Flood::new(&hub, SKIPPABLE_BYTES);
     for round in 1..=2 {
         for reader in &slow {
             reader.pause();
