@@ -261,6 +261,11 @@ impl Subscription {
         self.filter
     }
 
+    /// What happens if its position falls off the log.
+    pub fn slow_client(&self) -> SlowClient {
+        self.slow_client
+    }
+
     pub(crate) fn next(&self) -> Seq {
         self.next
     }

@@ -322,7 +322,7 @@ impl Hub {
         event: impl Into<Event>,
     ) -> Result<EventId, PublishError> {
         let ids = self
-            .publish_all(vec![Publication::new([topic], event)?], None)
+            .publish_all(&[Publication::new([topic], event)?], None)
             .await?;
         Ok(ids[0].clone())
     }
@@ -333,7 +333,7 @@ impl Hub {
     /// As [`publish`](Self::publish); the first error found counts for the batch.
     pub async fn publish_all(
         &self,
-        batch: Vec<Publication>,
+        batch: &[Publication],
         key: Option<IdempotencyKey>,
     ) -> Result<Arc<[EventId]>, PublishError> {
         for (index, publication) in batch.iter().enumerate() {
@@ -343,10 +343,9 @@ impl Hub {
         if batch.is_empty() {
             return Ok(Arc::default());
         }
-        let count = batch.len();
         let stored = self.shared.broker.append(batch, key).await?;
         if !stored.replayed {
-            self.shared.counters.add_published(count);
+            self.shared.counters.add_published(batch.len());
         }
         Ok(stored.ids)
     }

@@ -92,10 +92,7 @@ impl<'a> Lines<'a> {
     async fn read_all(&mut self, body: &mut Body) -> Result<(), Problem> {
         while let Some(chunk) = body::next_chunk(body, &self.door.limits).await? {
             self.buffer.extend_from_slice(&chunk);
-            while let Some(end) = self.buffer[self.searched..]
-                .iter()
-                .position(|&byte| byte == b'\n')
-            {
+            while let Some(end) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
                 let line = self.buffer.split_to(self.searched + end);
                 self.buffer.advance(1);
                 self.searched = 0;
@@ -141,13 +138,13 @@ impl<'a> Lines<'a> {
         }
         let batch = std::mem::take(&mut self.pending);
         let lines = std::mem::take(&mut self.pending_numbers);
-        match self.door.hub.publish_all(batch.clone(), None).await {
+        match self.door.hub.publish_all(&batch, None).await {
             Ok(ids) => {
                 self.committed(&ids);
                 Ok(())
             }
             // Nothing of the batch is stored; one by one shows which line is refused.
-            Err(PublishError::InBatch { .. }) => self.commit_one_by_one(batch, &lines).await,
+            Err(PublishError::InBatch { .. }) => self.commit_one_by_one(&batch, &lines).await,
             Err(error) => {
                 self.failed_line = lines.first().copied();
                 Err(error.into())
@@ -157,11 +154,16 @@ impl<'a> Lines<'a> {
 
     async fn commit_one_by_one(
         &mut self,
-        batch: Vec<Publication>,
+        batch: &[Publication],
         lines: &[u64],
     ) -> Result<(), Problem> {
-        for (publication, line) in batch.into_iter().zip(lines) {
-            match self.door.hub.publish_all(vec![publication], None).await {
+        for (publication, line) in batch.iter().zip(lines) {
+            match self
+                .door
+                .hub
+                .publish_all(std::slice::from_ref(publication), None)
+                .await
+            {
                 Ok(ids) => self.committed(&ids),
                 Err(error) => {
                     self.failed_line = Some(*line);

@@ -57,7 +57,7 @@ pub(super) async fn publish(
                 check(&door, publication, rights.as_deref())
                     .map_err(|problem| problem.with("index", index))?;
             }
-            let ids = door.hub.publish_all(batch, key).await?;
+            let ids = door.hub.publish_all(&batch, key).await?;
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
             Ok(Json(json!({ "ids": ids })).into_response())
         }
@@ -90,7 +90,7 @@ async fn publish_one(
         }
         return Ok(Json(json!({ "id": null })).into_response());
     }
-    let ids = door.hub.publish_all(vec![publication], key).await?;
+    let ids = door.hub.publish_all(&[publication], key).await?;
     Ok(Json(json!({ "id": ids[0].to_string() })).into_response())
 }
 

@@ -111,12 +111,12 @@ impl Broker for MemoryBroker {
         assert!(self.tail.set(tail).is_ok(), "a broker serves one hub");
     }
 
-    fn append(
-        &self,
-        batch: Vec<Publication>,
+    fn append<'a>(
+        &'a self,
+        batch: &'a [Publication],
         key: Option<IdempotencyKey>,
-    ) -> BoxFuture<'_, Result<Stored, PublishError>> {
-        Box::pin(std::future::ready(self.append_now(&batch, key)))
+    ) -> BoxFuture<'a, Result<Stored, PublishError>> {
+        Box::pin(std::future::ready(self.append_now(batch, key)))
     }
 
     fn close_topic(&self, topic: Topic) -> BoxFuture<'_, Result<NativeId, PublishError>> {

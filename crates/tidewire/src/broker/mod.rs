@@ -84,11 +84,11 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Stores a batch, whole or not at all. Answers the ids in the order of the batch; the same ones again where the
     /// key was used for this request within the broker's window.
-    fn append(
-        &self,
-        batch: Vec<Publication>,
+    fn append<'a>(
+        &'a self,
+        batch: &'a [Publication],
         key: Option<IdempotencyKey>,
-    ) -> BoxFuture<'_, Result<Stored, PublishError>>;
+    ) -> BoxFuture<'a, Result<Stored, PublishError>>;
 
     /// Stores a topic's final event. Answers its id; that of the present end where the topic is closed already.
     fn close_topic(&self, topic: Topic) -> BoxFuture<'_, Result<NativeId, PublishError>>;

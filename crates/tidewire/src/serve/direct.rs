@@ -1,22 +1,22 @@
 //! One stream on its bare socket: an HTTP/1.1 response of which the head is sent, continued in chunks.
 //!
 //! Each write is one chunk with everything that the client lacks. A socket may take only a part of it; what the chunk's
-//! head promised must then follow before anything else. Of the promised bytes none are kept but the rest of the event
-//! that was cut: the position is moved behind that event, and the rest of the chunk is gathered anew when the socket
-//! takes more. If the log no longer has it, the chunk is filled up with a comment.
+//! head promised must then follow before anything else. Of the promised bytes none are kept; they are gathered anew
+//! when the socket takes more. By then the log may have dropped them, and a client that may skip them shall still get
+//! whole events: for such a client the rest of the event that was cut is kept, and the chunk is filled up with a
+//! comment.
 
 use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
 
 use mio::net::TcpStream;
-use tidewire_core::subscription::{Batch, CloseReason, Poll};
+use tidewire_core::subscription::{Batch, CloseReason, Poll, SlowClient};
 
 use crate::live::{Live, SharedPlace};
 
-/// Most bytes of one chunk.
+/// Most bytes of one chunk. An event that is larger goes out in several; a client that has a part of it when the log
+/// drops it is closed, also if it might skip.
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
-/// An event of which more than this was not sent is not kept: its connection is closed if the log drops it meanwhile.
-const CUT_BYTES_MAX: usize = 4 * 1024;
 /// A chunk's end (RFC 9112 section 7.1).
 const CRLF: &[u8] = b"\r\n";
 /// The body's end.
@@ -154,10 +154,9 @@ impl Direct {
         let sent = n.saturating_sub(scratch.head_len).min(payload.len());
         let was_within = self.live.subscription().is_within_event();
         let begun = |start| sent > start || (was_within && start == 0);
+        let may_skip = self.live.subscription().slow_client() == SlowClient::Skip;
         let cut = match scratch.batch.event_at(sent) {
-            Some(event) if begun(event.start) && event.end - sent <= CUT_BYTES_MAX => {
-                sent..event.end
-            }
+            Some(event) if may_skip && begun(event.start) => sent..event.end,
             _ => sent..sent,
         };
         self.live.sent(&scratch.batch, cut.end);
