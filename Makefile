@@ -17,7 +17,8 @@ test: setup ## Run every test
 scale: ## Run the tests with many clients for longer, and print their figures
 	TIDEWIRE_TEST_SCALE=10 cargo test -p tidewire-server --test scale -- --nocapture --test-threads 1
 
-lint: ## Check formatting, lints and documentation; warnings fail
+lint: ## Check formatting, lints, documentation and the rules of the project; warnings fail
+	@scripts/check.sh
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Rules of the project that no compiler knows. Prints what breaks them; fails if anything does.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+failed=0
+
+headless=$(git ls-files '*.rs' | while read -r file; do
+    head -n 1 "$file" | grep -q '^//!' || echo "  $file"
+done)
+if [ -n "$headless" ]; then
+    printf 'Files that do not open with `//!`, which says what lives there:\n%s\n' "$headless"
+    failed=1
+fi
+
+if cargo tree --package tidewire-core --edges normal --prefix none | grep -E '^(tokio|mio|hyper) '; then
+    echo 'The core is pure, and depends on the above.'
+    failed=1
+fi
+
+if git grep -nE 'unbounded(_channel)?\(' -- 'crates/*.rs'; then
+    echo 'A queue without a bound.'
+    failed=1
+fi
+exit "$failed"
