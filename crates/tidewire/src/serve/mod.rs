@@ -12,6 +12,8 @@ mod direct;
 mod handover;
 mod io;
 mod reactor;
+#[cfg(test)]
+mod tests;
 
 use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
@@ -280,11 +282,7 @@ impl Client {
 }
 
 /// Accepts connections for ever.
-async fn accept(
-    listener: &TcpListener,
-    router: &Router,
-    server: &Arc<Server>,
-) {
+async fn accept(listener: &TcpListener, router: &Router, server: &Arc<Server>) {
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
