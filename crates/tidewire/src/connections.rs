@@ -99,6 +99,10 @@ impl Connection {
     pub(crate) fn carried_by(&self, inbox: Arc<Inbox>, slot: u32) {
         let _ = self.reactor.set((inbox, slot));
         fence(Ordering::SeqCst);
+        // The body's waker would keep the memory of its whole task.
+        drop(self.waker.take());
+        // The body handed over all that it took; the reactor notes what its own writes come to.
+        self.blocked_ms.store(0, Ordering::Relaxed);
     }
 
     /// The reason to close that was asked for.
