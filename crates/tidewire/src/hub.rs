@@ -255,8 +255,10 @@ impl HubBuilder {
     }
 }
 
+/// Milliseconds; not so many that a time could overflow to which they are added.
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    const MILLIS_MAX: u64 = u64::MAX / 8;
+    u64::try_from(duration.as_millis()).map_or(MILLIS_MAX, |ms| ms.min(MILLIS_MAX))
 }
 
 /// Figures about a hub at one moment.
@@ -386,17 +388,18 @@ impl Hub {
         let Some(connection) = self.shared.connections.find(connection) else {
             return Ok(false);
         };
-        let mut log = self.shared.log.write();
-        if self.shared.connections.find(connection.id).is_none() {
-            return Ok(false);
-        }
-        if connection.own_topic().is_none() {
-            connection.set_own_topic(log.hold_topic(&publication.topics[0]));
-        }
-        log.append_transient(&publication.topics, &publication.event, now_ms());
-        drop(log);
+        let is_there = self.shared.write_log(|log| {
+            if self.shared.connections.find(connection.id).is_none() {
+                return false;
+            }
+            if connection.own_topic().is_none() {
+                connection.set_own_topic(log.hold_topic(&publication.topics[0]));
+            }
+            log.append_transient(&publication.topics, &publication.event, now_ms());
+            true
+        });
         connection.wake();
-        Ok(true)
+        Ok(is_there)
     }
 
     /// Sends an event to every connection of this node. It is transient: not stored, without an id.

@@ -111,6 +111,9 @@ impl Live {
 
     fn queue_heartbeat(&mut self) {
         let tell_position = self.options.checkpoint && !self.subscription.has_pending();
+        if self.options.heartbeat == Heartbeat::Off && !tell_position {
+            return;
+        }
         let position = tell_position.then(|| {
             self.hub
                 .shared
