@@ -244,6 +244,13 @@ impl Server {
     }
 }
 
+/// Where the server's future was dropped instead of being told to end, nobody else stops the threads.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop_reactors();
+    }
+}
+
 /// What the server tells the handlers about the sender of a request, in the request's extensions.
 #[derive(Clone)]
 pub struct Client {
