@@ -142,6 +142,13 @@ struct Connection {
     _token: TaskTrackerToken,
 }
 
+/// What a connection takes of a reactor's slab, in bytes.
+#[cfg(test)]
+pub(super) const fn entry_size() -> usize {
+    // A slab of one entry is a vector of one.
+    size_of::<Option<Connection>>()
+}
+
 struct Reactor {
     epoll: Epoll,
     inbox: Arc<Inbox>,

@@ -1,6 +1,7 @@
 //! Tests of what the direct transport does with its sockets, and what they share.
 
 mod cuts;
+mod reactors;
 
 use futures_util::FutureExt;
 use tidewire_core::Event;
