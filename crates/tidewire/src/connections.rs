@@ -101,6 +101,10 @@ impl Connection {
         // The body was busy with its first frame; a reactor that has nothing to send waits for us.
         self.blocked_ms.store(0, Ordering::Relaxed);
         fence(Ordering::SeqCst);
+        // The body's waker would keep the memory of its whole task.
+        drop(self.waker.take());
+        // The body handed over all that it took; the reactor notes what its own writes come to.
+        self.blocked_ms.store(0, Ordering::Relaxed);
     }
 
     /// The reason to close that was asked for.

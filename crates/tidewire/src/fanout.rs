@@ -108,25 +108,29 @@ impl FanOut {
         let Some(hub) = hub.upgrade() else {
             return false;
         };
+        self.pass(&hub, notes, now_ms());
+        true
+    }
+
+    /// Does what there is to do at a time.
+    fn pass(&mut self, hub: &Shared, notes: Notes, now_ms: u64) {
         if notes.news {
-            self.wake_readers(&hub);
+            self.wake_readers(hub);
         }
-        let now_ms = now_ms();
         for connection in notes.newcomers {
-            self.look_after(&hub, connection, now_ms);
+            self.look_after(hub, connection, now_ms);
         }
         while let Some(due) = self.calendar.first_entry()
             && due.key() * TICK_MS <= now_ms
         {
             for connection in due.remove() {
-                self.look_after(&hub, connection, now_ms);
+                self.look_after(hub, connection, now_ms);
             }
         }
         if now_ms >= self.expire_at_ms {
             hub.expire(now_ms);
             self.expire_at_ms = now_ms + EXPIRE_EVERY_MS;
         }
-        true
     }
 
     fn next_due_in(&self, now_ms: u64) -> Duration {
@@ -192,5 +196,137 @@ impl FanOut {
             .entry(next.div_ceil(TICK_MS))
             .or_default()
             .push(connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewire_core::filter::FilterSpec;
+    use tidewire_core::subscribe::Start;
+
+    use super::*;
+    use crate::hub::{Hub, HubBuilder, Opened};
+    use crate::live::Live;
+    use crate::stream::StreamOptions;
+
+    const HOUR_MS: u64 = 60 * 60 * 1_000;
+
+    /// Connections of which each heartbeat is sent at once, on a clock of their own.
+    struct Day {
+        hub: Hub,
+        fan_out: FanOut,
+        streams: Vec<Live>,
+        now_ms: u64,
+        /// When each connection got its heartbeats.
+        heartbeats: Vec<Vec<u64>>,
+    }
+
+    impl Day {
+        fn new(settings: HubBuilder, count: usize) -> Self {
+            let hub = settings.build();
+            let mut day = Self {
+                fan_out: FanOut::default(),
+                streams: Vec::new(),
+                now_ms: now_ms(),
+                heartbeats: vec![Vec::new(); count],
+                hub,
+            };
+            for _ in 0..count {
+                let opened = day.hub.open(
+                    &FilterSpec::default(),
+                    &Start::Live,
+                    StreamOptions::default(),
+                );
+                let Opened::Stream(stream) = opened else {
+                    panic!("the stream opens")
+                };
+                let live = stream.into_live();
+                let newcomers = vec![live.connection().clone()];
+                let notes = Notes {
+                    newcomers,
+                    ..Notes::default()
+                };
+                day.streams.push(live);
+                day.now_ms += 37;
+                day.fan_out.pass(&day.hub.shared, notes, day.now_ms);
+            }
+            day
+        }
+
+        /// One round of the thread; it sleeps as long as that would.
+        fn round(&mut self) {
+            let longest = self.fan_out.next_due_in(self.now_ms);
+            self.now_ms += (longest.as_millis() as u64).max(1);
+            self.fan_out
+                .pass(&self.hub.shared, Notes::default(), self.now_ms);
+            for (live, heartbeats) in self.streams.iter().zip(&mut self.heartbeats) {
+                let connection = live.connection();
+                if connection.heartbeat_due.swap(false, Ordering::Relaxed) {
+                    heartbeats.push(self.now_ms);
+                    connection.active_ms.store(self.now_ms, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_day_of_silence_has_a_heartbeat_every_30_s_and_ends() {
+        let mut day = Day::new(Hub::builder(), 20);
+        let ends_ms = day.streams[0].connection().connected_ms + 24 * HOUR_MS;
+        while day.now_ms < ends_ms - 1_000 {
+            day.round();
+            let on_calendar: usize = day.fan_out.calendar.values().map(Vec::len).sum();
+            assert_eq!(on_calendar, 20, "each connection stands there once");
+        }
+        for (live, heartbeats) in day.streams.iter().zip(&day.heartbeats) {
+            assert_eq!(live.connection().close_requested(), None);
+            let late = heartbeats.windows(2).map(|pair| pair[1] - pair[0]).max();
+            assert!(late.is_some_and(|ms| ms <= 30_000 + TICK_MS), "{late:?}");
+            assert!((2_870..=2_880).contains(&heartbeats.len()));
+        }
+        while day.now_ms < ends_ms + 1_000 {
+            day.round();
+        }
+        for live in &day.streams {
+            let reason = live.connection().close_requested();
+            assert_eq!(reason, Some(CloseReason::Lifetime));
+        }
+        day.streams.clear();
+        while day.now_ms < ends_ms + 60_000 {
+            day.round();
+        }
+        assert!(day.fan_out.calendar.is_empty(), "who is gone is forgotten");
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_is_given_up_in_time() {
+        let mut day = Day::new(Hub::builder(), 2);
+        let stuck = day.streams[0].connection().clone();
+        let since_ms = day.now_ms;
+        stuck.blocked_ms.store(since_ms, Ordering::Relaxed);
+        while stuck.close_requested().is_none() {
+            day.round();
+        }
+        assert_eq!(stuck.close_requested(), Some(CloseReason::Stalled));
+        let took_ms = day.now_ms - since_ms;
+        assert!((30_000..=60_000).contains(&took_ms), "{took_ms}");
+        assert_eq!(day.hub.stats().connections, 1);
+        assert!(day.heartbeats[0].is_empty());
+    }
+
+    /// The sum of such a time and now used to overflow, which ended the thread and with it all fan-out.
+    #[test]
+    fn times_without_an_end_are_no_reason_to_stop() {
+        let settings = Hub::builder()
+            .heartbeat(Duration::MAX)
+            .stall_timeout(Duration::MAX)
+            .max_lifetime(Duration::MAX)
+            .retry(Duration::MAX);
+        let mut day = Day::new(settings, 1);
+        for _ in 0..100 {
+            day.round();
+        }
+        assert!(day.heartbeats[0].is_empty());
+        assert_eq!(day.streams[0].connection().close_requested(), None);
     }
 }

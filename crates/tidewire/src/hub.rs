@@ -255,8 +255,10 @@ impl HubBuilder {
     }
 }
 
+/// Milliseconds; not so many that a time could overflow to which they are added.
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    const MILLIS_MAX: u64 = u64::MAX / 8;
+    u64::try_from(duration.as_millis()).map_or(MILLIS_MAX, |ms| ms.min(MILLIS_MAX))
 }
 
 /// Figures about a hub at one moment.

@@ -115,6 +115,9 @@ impl Live {
             .checkpoint
             .then(|| self.position_to_tell())
             .flatten();
+        if self.options.heartbeat == Heartbeat::Off && position.is_none() {
+            return;
+        }
         let heartbeat = self.options.heartbeat;
         self.subscription.push_control(|out| {
             match heartbeat {

@@ -108,6 +108,12 @@ impl EventStream {
     pub fn connection(&self) -> ConnectionId {
         self.connection
     }
+
+    /// The stream itself, for tests of what carries it.
+    #[cfg(test)]
+    pub(crate) fn into_live(self) -> Live {
+        self.body.live.expect("a new stream has not ended")
+    }
 }
 
 /// Marks a response as a stream of events: its type, and what keeps caches and proxies from holding it back.

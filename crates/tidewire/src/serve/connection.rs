@@ -131,6 +131,9 @@ async fn serve_http1(stream: TcpStream, read_ahead: Bytes, router: Router, clien
             told = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
+        if let Some(handover) = &handover {
+            handover.polled_by(cx.waker());
+        }
         match connection.poll_without_shutdown(cx) {
             Poll::Ready(result) => Poll::Ready(End::Done(result)),
             Poll::Pending => match handover.as_ref().and_then(|handover| handover.accept()) {
@@ -141,6 +144,8 @@ async fn serve_http1(stream: TcpStream, read_ahead: Bytes, router: Router, clien
     })
     .await;
     let stream = connection.into_parts().io.into_inner().into_stream();
+    // A stream that was offered and not taken is over.
+    drop(handover);
     match end {
         End::HandedOver(live) => hand_over(live, stream, &server),
         End::Done(Err(error)) if error.is_timeout() && !served.load(Ordering::Relaxed) => {

@@ -8,6 +8,7 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
+use std::ops::Range;
 
 use mio::net::TcpStream;
 use tidewire_core::subscription::{Batch, CloseReason, Poll, SlowClient};
@@ -59,6 +60,34 @@ impl Scratch {
         self.chunk.extend_from_slice(payload);
         self.chunk.extend_from_slice(CRLF);
     }
+
+    /// Makes what an open chunk lacks: of its head, of the event that was cut, of the rest and of its end. The rest is
+    /// the batch, or a comment where the log no longer has that. Answers where the event's and the rest's bytes are.
+    fn frame_rest(&mut self, open: &Open, gathered: bool) -> (Range<usize>, Range<usize>) {
+        self.chunk.clear();
+        push_head(&mut self.chunk, open.len as usize);
+        let head_len = self.chunk.len();
+        let sent = open.sent as usize;
+        self.chunk.drain(..sent.min(head_len));
+        let cut_at = self.chunk.len();
+        self.chunk.extend_from_slice(&open.cut);
+        let rest_at = self.chunk.len();
+        if gathered {
+            self.chunk.extend_from_slice(self.batch.bytes());
+        } else {
+            push_comment(&mut self.chunk, open.lacking());
+        }
+        let end = self.chunk.len();
+        let crlf_sent = sent.saturating_sub(head_len + open.len as usize);
+        self.chunk.extend_from_slice(&CRLF[crlf_sent..]);
+        (cut_at..rest_at, rest_at..end)
+    }
+}
+
+/// Bytes of a chunk's head.
+fn head_len(len: usize) -> usize {
+    let digits = len.checked_ilog(16).map_or(1, |log| log as usize + 1);
+    digits + CRLF.len()
 }
 
 fn push_head(out: &mut Vec<u8>, len: usize) {
@@ -74,19 +103,43 @@ struct Open {
     sent: u32,
     /// The rest of the event that was cut.
     cut: Box<[u8]>,
+    /// Whether a control frame was cut. Its rest is with the subscription.
+    control_cut: bool,
+}
+
+impl Open {
+    /// Bytes of payload that were neither sent nor kept.
+    fn lacking(&self) -> usize {
+        let len = self.len as usize;
+        let sent = (self.sent as usize).saturating_sub(head_len(len)).min(len);
+        len - sent - self.cut.len()
+    }
+}
+
+/// What a stream is written to: a socket that never blocks.
+pub(super) trait Sink: Write {
+    /// Says that nothing more will be written.
+    fn shut_down(&mut self);
+}
+
+impl Sink for TcpStream {
+    fn shut_down(&mut self) {
+        // Where that fails, the socket is gone already.
+        let _ = self.shutdown(Shutdown::Write);
+    }
 }
 
 /// A stream and its socket.
-pub(super) struct Direct {
+pub(super) struct Direct<S = TcpStream> {
     live: Live,
-    stream: TcpStream,
+    stream: S,
     open: Option<Box<Open>>,
     /// Whether the socket may take bytes; false from when it did not until it says so.
     writable: bool,
 }
 
-impl Direct {
-    pub(super) fn new(live: Live, stream: TcpStream) -> Self {
+impl<S: Sink> Direct<S> {
+    pub(super) fn new(live: Live, stream: S) -> Self {
         Self {
             live,
             stream,
@@ -99,8 +152,13 @@ impl Direct {
         self.writable = true;
     }
 
-    pub(super) fn stream(&mut self) -> &mut TcpStream {
+    pub(super) fn stream(&mut self) -> &mut S {
         &mut self.stream
+    }
+
+    #[cfg(test)]
+    pub(super) fn live(&self) -> &Live {
+        &self.live
     }
 
     /// Sends what the client lacks, up to one chunk.
@@ -111,10 +169,9 @@ impl Direct {
         if !self.writable {
             return Outcome::Sleep;
         }
-        let served = if self.open.is_some() {
-            self.finish_chunk(now_ms, scratch)
-        } else {
-            self.send_chunk(now_ms, scratch)
+        let served = match self.open.take() {
+            Some(open) => self.finish_chunk(open, now_ms, scratch),
+            None => self.send_chunk(now_ms, scratch),
         };
         served.unwrap_or_else(|reason| Outcome::Close(reason))
     }
@@ -152,79 +209,95 @@ impl Direct {
     fn open_chunk(&mut self, n: usize, scratch: &Scratch) {
         let payload = scratch.batch.bytes();
         let sent = n.saturating_sub(scratch.head_len).min(payload.len());
-        let was_within = self.live.subscription().is_within_event();
-        let begun = |start| sent > start || (was_within && start == 0);
-        let may_skip = self.live.subscription().slow_client() == SlowClient::Skip;
-        let cut = match scratch.batch.event_at(sent) {
-            Some(event) if may_skip && begun(event.start) => sent..event.end,
-            _ => sent..sent,
-        };
-        self.live.sent(&scratch.batch, cut.end);
+        let (cut, control_cut) = self.move_on(sent, &scratch.batch);
         self.open = Some(Box::new(Open {
             len: payload.len() as u32,
             sent: n as u32,
-            cut: payload[cut].into(),
+            cut,
+            control_cut,
         }));
     }
 
-    /// Sends what an open chunk still lacks.
-    fn finish_chunk(&mut self, now_ms: u64, scratch: &mut Scratch) -> Result<Outcome, CloseReason> {
-        let Some(mut open) = self.open.take() else {
-            return Ok(Outcome::Again);
+    /// Moves the position on by the bytes of the batch that were sent, and behind the event that was cut. Answers the
+    /// rest of that, and whether it was a control frame that was cut.
+    fn move_on(&mut self, sent: usize, batch: &Batch) -> (Box<[u8]>, bool) {
+        let was_within = self.live.subscription().is_within_event();
+        let begun = |start| sent > start || (was_within && start == 0);
+        let may_skip = self.live.subscription().slow_client() == SlowClient::Skip;
+        let cut = match batch.event_at(sent) {
+            Some(event) if may_skip && begun(event.start) => sent..event.end,
+            _ => sent..sent,
         };
+        self.live.sent(batch, cut.end);
+        // What was begun, is no event and is not whole.
+        let subscription = self.live.subscription();
+        let control_cut = sent > 0
+            && batch.event_at(sent).is_none()
+            && subscription.has_pending()
+            && !subscription.is_within_event();
+        (batch.bytes()[cut].into(), control_cut)
+    }
+
+    /// Sends what an open chunk still lacks.
+    fn finish_chunk(
+        &mut self,
+        mut open: Box<Open>,
+        now_ms: u64,
+        scratch: &mut Scratch,
+    ) -> Result<Outcome, CloseReason> {
         scratch.place = None;
-        scratch.chunk.clear();
-        push_head(&mut scratch.chunk, open.len as usize);
-        let head_len = scratch.chunk.len();
-        let sent = open.sent as usize;
-        let payload_sent = sent.saturating_sub(head_len).min(open.len as usize);
-        let lacking = open.len as usize - payload_sent;
-        let gathered = self.gather_exactly(lacking - open.cut.len(), scratch)?;
-        // What the whole chunk has behind the bytes that were sent.
-        scratch.chunk.drain(..sent.min(head_len));
-        let before_cut = scratch.chunk.len();
-        scratch.chunk.extend_from_slice(&open.cut);
-        let before_rest = scratch.chunk.len();
-        match gathered {
-            true => scratch.chunk.extend_from_slice(scratch.batch.bytes()),
-            false => push_comment(&mut scratch.chunk, lacking - open.cut.len()),
-        }
-        let before_crlf = scratch.chunk.len();
-        let crlf_sent = sent.saturating_sub(head_len + open.len as usize);
-        scratch.chunk.extend_from_slice(&CRLF[crlf_sent..]);
+        let lacking = open.lacking();
+        let gathered = match self.gather_exactly(lacking, open.control_cut, scratch) {
+            Ok(gathered) => gathered,
+            Err(reason) => {
+                // The chunk stays open, so that nothing is written into it that was not promised.
+                self.open = Some(open);
+                return Err(reason);
+            }
+        };
+        let (cut, rest) = scratch.frame_rest(&open, gathered);
         let (n, complete) = self.write(&scratch.chunk, now_ms)?;
-        open.sent += n as u32;
-        let cut_sent = n.clamp(before_cut, before_rest) - before_cut;
-        open.cut = open.cut[cut_sent..].into();
-        let rest_sent = n.clamp(before_rest, before_crlf) - before_rest;
-        if gathered && rest_sent > 0 {
-            self.live.sent(&scratch.batch, rest_sent);
-        }
         if complete {
+            if gathered {
+                self.live.sent(&scratch.batch, lacking);
+            }
             return Ok(Outcome::Again);
         }
-        if !gathered && rest_sent > 0 {
+        open.sent += n as u32;
+        let rest_sent = n.clamp(rest.start, rest.end) - rest.start;
+        open.cut = if n < cut.end {
+            scratch.chunk[n.max(cut.start)..cut.end].into()
+        } else if gathered {
+            let (cut, control_cut) = self.move_on(rest_sent, &scratch.batch);
+            open.control_cut = control_cut || (open.control_cut && rest_sent == 0);
+            cut
+        } else if rest_sent > 0 {
             // A comment that was begun is ended as one.
-            let left = before_crlf - before_rest - rest_sent;
-            open.cut = scratch.chunk[before_crlf - left..before_crlf].into();
-        }
+            scratch.chunk[n.min(rest.end)..rest.end].into()
+        } else {
+            Box::default()
+        };
         self.open = Some(open);
         Ok(Outcome::Sleep)
     }
 
     /// Gathers exactly so many bytes, as they were gathered when the chunk was begun. False if the log no longer has
     /// them; the position is then between two events.
-    fn gather_exactly(&mut self, len: usize, scratch: &mut Scratch) -> Result<bool, CloseReason> {
+    fn gather_exactly(
+        &mut self,
+        len: usize,
+        control_cut: bool,
+        scratch: &mut Scratch,
+    ) -> Result<bool, CloseReason> {
         if len == 0 {
             scratch.batch = Batch::default();
             return Ok(true);
         }
-        let had_control = self.live.subscription().has_pending();
         match self.live.gather(len, &mut scratch.batch) {
             Poll::Close(reason) => Err(reason),
             Poll::Data if scratch.batch.bytes().len() == len => Ok(true),
-            // A control frame that was begun can't be ended by something else.
-            _ if had_control => Err(CloseReason::Lagged),
+            // It can't be ended by something else.
+            _ if control_cut => Err(CloseReason::Lagged),
             _ => Ok(false),
         }
     }
@@ -260,7 +333,7 @@ impl Direct {
         scratch.chunk.extend_from_slice(LAST_CHUNK);
         // Best effort: a client that takes no more does not hear them.
         if write(&mut stream, &scratch.chunk).is_ok() {
-            let _ = stream.shutdown(Shutdown::Write);
+            stream.shut_down();
         }
     }
 }
@@ -275,7 +348,7 @@ fn push_comment(out: &mut Vec<u8>, len: usize) {
 }
 
 /// Writes what the socket takes; 0 if that is nothing now.
-fn write(stream: &mut TcpStream, bytes: &[u8]) -> Result<usize, CloseReason> {
+fn write(stream: &mut impl Write, bytes: &[u8]) -> Result<usize, CloseReason> {
     loop {
         match stream.write(bytes) {
             Ok(n) => return Ok(n),

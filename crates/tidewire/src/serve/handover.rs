@@ -22,6 +22,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 #[derive(Default)]
 pub(crate) struct Handover {
     state: Mutex<State>,
+    /// The connection's task.
+    task: Mutex<Option<Waker>>,
 }
 
 #[derive(Default)]
@@ -54,11 +56,14 @@ impl Handover {
         };
     }
 
-    /// The body offers the stream; the waker is for when the offer is declined.
+    /// The body offers the stream; the waker is for when the offer is declined. It is at once where middleware reads
+    /// the body in a task of its own: hyper does not know of such an offer, and that task would never end.
     pub(crate) fn offer(&self, live: Live, waker: &Waker) {
+        let task = self.task.lock().clone();
+        let from_hyper = task.is_some_and(|task| task.will_wake(waker));
         let mut state = self.state.lock();
         *state = match std::mem::take(&mut *state) {
-            State::Begun { frame, written } => State::Offered(Box::new(Offer {
+            State::Begun { frame, written } if from_hyper => State::Offered(Box::new(Offer {
                 live,
                 waker: waker.clone(),
                 frame,
@@ -81,6 +86,15 @@ impl Handover {
                 *state = other;
                 None
             }
+        }
+    }
+
+    /// The connection's task is about to ask hyper, which asks the body.
+    pub(super) fn polled_by(&self, waker: &Waker) {
+        let mut task = self.task.lock();
+        match &mut *task {
+            Some(task) => task.clone_from(waker),
+            None => *task = Some(waker.clone()),
         }
     }
 

@@ -12,6 +12,8 @@ mod direct;
 mod handover;
 mod io;
 mod reactor;
+#[cfg(test)]
+mod tests;
 
 use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
@@ -239,6 +241,13 @@ impl Server {
             hub.close_all(self.options.drain_time.min(DRAIN_PACE * streams))
                 .await;
         }
+    }
+}
+
+/// Where the server's future was dropped instead of being told to end, nobody else stops the threads.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop_reactors();
     }
 }
 

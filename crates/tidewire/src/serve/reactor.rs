@@ -49,8 +49,15 @@ pub(super) struct Adoption {
 
 /// The way to a reactor.
 pub(crate) struct Inbox {
-    notes: Mutex<Vec<Note>>,
+    notes: Mutex<Notes>,
     waker: Waker,
+}
+
+#[derive(Default)]
+struct Notes {
+    list: Vec<Note>,
+    /// Nobody reads them any more.
+    ended: bool,
 }
 
 impl Inbox {
@@ -71,12 +78,30 @@ impl Inbox {
 
     fn put(&self, note: Note) {
         let mut notes = self.notes.lock();
-        notes.push(note);
+        if notes.ended {
+            drop(notes);
+            return note.give_up();
+        }
+        notes.list.push(note);
         // The others were told when the first one came.
-        let first = notes.len() == 1;
+        let first = notes.list.len() == 1;
         drop(notes);
         if first && let Err(error) = self.waker.wake() {
             tracing::error!(%error, "can't wake a reactor");
+        }
+    }
+
+    fn take(&self, into: &mut Vec<Note>) {
+        std::mem::swap(into, &mut self.notes.lock().list);
+    }
+}
+
+impl Note {
+    /// Ends a stream that came too late for a reactor that has ended: it must not wait there for ever.
+    fn give_up(self) {
+        if let Self::Adopt(adoption) = self {
+            let connection = adoption.live.connection();
+            connection.request_close(CloseReason::Shutdown);
         }
     }
 }
@@ -115,6 +140,13 @@ struct Connection {
     queued: bool,
     unwanted_bytes: u32,
     _token: TaskTrackerToken,
+}
+
+/// What a connection takes of a reactor's slab, in bytes.
+#[cfg(test)]
+pub(super) const fn entry_size() -> usize {
+    // A slab of one entry is a vector of one.
+    size_of::<Option<Connection>>()
 }
 
 struct Reactor {
@@ -158,18 +190,30 @@ impl Reactor {
     /// Takes what is in the inbox. False when it is time to end.
     fn take_notes(&mut self) -> bool {
         let mut notes = std::mem::take(&mut self.notes);
-        std::mem::swap(&mut notes, &mut *self.inbox.notes.lock());
+        self.inbox.take(&mut notes);
         for note in notes.drain(..) {
             match note {
                 Note::Wake(slot) => self.enqueue(slot),
                 Note::Adopt(adoption) => self.adopt(*adoption),
-                Note::Stop => return false,
+                Note::Stop => {
+                    self.end();
+                    return false;
+                }
             }
         }
         if notes.capacity() <= 16 * 1024 {
             self.notes = notes;
         }
         true
+    }
+
+    /// Ends the streams that are left, each told to come back.
+    fn end(&mut self) {
+        for connection in self.connections.drain() {
+            connection
+                .direct
+                .close(CloseReason::Shutdown, &mut self.scratch);
+        }
     }
 
     fn enqueue(&mut self, slot: u32) {
@@ -264,5 +308,16 @@ impl Reactor {
                 }
             }
         }
+    }
+}
+
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        let mut late = Vec::new();
+        let mut notes = self.inbox.notes.lock();
+        notes.ended = true;
+        std::mem::swap(&mut late, &mut notes.list);
+        drop(notes);
+        late.into_iter().for_each(Note::give_up);
     }
 }

@@ -1,0 +1,41 @@
+//! One suite for every way in which a stream can be carried: what a client sees, and what is counted, is the same.
+
+mod cases;
+mod support;
+
+macro_rules! for_each_carrier {
+    ($($case:ident)*) => {
+        for_each_carrier!(direct Direct: $($case)*);
+        for_each_carrier!(http10 Http10: $($case)*);
+        for_each_carrier!(changed Changed: $($case)*);
+        for_each_carrier!(http2 Http2: $($case)*);
+        for_each_carrier!(axum_serve Axum: $($case)*);
+    };
+    ($module:ident $carrier:ident: $($case:ident)*) => {
+        mod $module {
+            $(#[test] fn $case() {
+                crate::cases::$case(crate::support::server::Carrier::$carrier);
+            })*
+        }
+    };
+}
+
+for_each_carrier! {
+    a_stream_begins_with_its_headers_and_greeting
+    events_come_in_order_whole_and_whatever_their_size
+    a_replay_of_more_than_all_buffers_is_complete
+    a_client_resumes_after_the_id_that_it_has_seen
+    a_gap_is_told_where_history_is_missing
+    heartbeats_come_as_asked_for
+    broadcasts_and_events_to_one_connection_arrive
+    the_end_of_a_topic_ends_its_streams
+    a_stream_that_is_closed_says_so_for_good
+    an_evicted_client_is_told_to_stay_away
+    a_stream_ends_with_its_longest_life
+    a_slow_client_is_closed_and_never_gets_half_an_event
+    a_slow_client_is_skipped_forward
+    a_client_that_takes_nothing_is_cut_off
+    an_idle_client_is_not_stalled
+    a_drain_ends_all_streams
+    a_client_that_hangs_up_is_gone
+}
