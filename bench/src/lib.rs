@@ -11,7 +11,8 @@
 //! | [`server`] | the programs under test: how to start each, and its requests |
 //! | [`scenario`] | what is measured: one function for each row of the targets |
 //! | [`suite`] | which scenarios run on which programs, in turn |
-//! | [`targets`], [`table`], [`plot`] | what came out: held against the targets, as Markdown, as SVG |
+//! | [`record`] | what came out, with the machine and the command |
+//! | [`targets`], [`table`], [`plot`] | the same held against the targets, as Markdown, as SVG |
 
 // Figures are for people: nobody reads their sixteenth digit, and none is negative.
 #![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
@@ -23,6 +24,7 @@ pub mod net;
 pub mod plot;
 pub mod process;
 pub mod publisher;
+pub mod record;
 pub mod scan;
 pub mod scenario;
 pub mod server;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tidewire_bench::scenario::{Measurement, Scenario, Size};
+use tidewire_bench::record::Record;
+use tidewire_bench::scenario::{Scenario, Size};
 use tidewire_bench::server::Kind;
 use tidewire_bench::suite::{Entry, Set, plan, run};
 use tidewire_bench::{net, plot, table};
@@ -72,10 +73,7 @@ fn execute(options: &Options) -> io::Result<bool> {
     let (entries, rounds) = match &options.task {
         Task::Report => {
             let text = fs::read_to_string(options.out.join("results.json"))?;
-            report(
-                &serde_json::from_str::<Vec<Measurement>>(&text)?,
-                &options.out,
-            )?;
+            report(&serde_json::from_str(&text)?, &options.out)?;
             return Ok(true);
         }
         Task::One {
@@ -119,19 +117,37 @@ fn execute(options: &Options) -> io::Result<bool> {
     };
     let rounds = options.rounds.unwrap_or(rounds);
     let (measurements, failed) = run(&entries, rounds, &options.out)?;
-    if !matches!(options.task, Task::One { .. }) {
-        report(&measurements, &options.out)?;
+    let wrong = measurements.iter().filter(|m| !m.is_right()).count();
+    let runs = measurements.len();
+    println!("{runs} runs, {wrong} of them with wrong deliveries; {failed} failed");
+    if options.is_for_figures() {
+        report(&Record::new(rounds, measurements), &options.out)?;
     }
-    Ok(failed == 0 && measurements.iter().all(Measurement::is_right))
+    Ok(failed == 0 && wrong == 0)
+}
+
+impl Options {
+    /// Whether figures are wanted, or only whether all goes right.
+    fn is_for_figures(&self) -> bool {
+        match &self.task {
+            Task::Run { sets, .. } => sets != &[Set::Smoke],
+            Task::One { .. } => false,
+            Task::Report => true,
+        }
+    }
 }
 
 /// Writes results.json, table.md and the plots.
-fn report(measurements: &[Measurement], folder: &Path) -> io::Result<()> {
-    let json = serde_json::to_string_pretty(measurements)?;
+fn report(record: &Record, folder: &Path) -> io::Result<()> {
+    let json = serde_json::to_string_pretty(record)?;
     fs::write(folder.join("results.json"), json)?;
-    let table = table::markdown(measurements);
+    let table = format!(
+        "{}{}",
+        record.heading(),
+        table::markdown(&record.measurements)
+    );
     fs::write(folder.join("table.md"), &table)?;
-    for (name, picture) in plot::pictures(measurements) {
+    for (name, picture) in plot::pictures(&record.measurements) {
         fs::write(folder.join(name), picture)?;
     }
     println!("\n{table}\nwritten to {}", folder.display());

@@ -125,10 +125,11 @@ pub fn plan(set: Set, scale: f64) -> Vec<Entry> {
     rows.into_iter().map(entry).collect()
 }
 
-/// A topic of `durable-streams` is an open file, and one of nchan a piece of its shared memory.
+/// A topic of `durable-streams` is an open file beside the sockets, and one of nchan a piece of its shared memory; only
+/// Tidewire's topics are made in batches, the others' one by one.
 fn fits_size(kind: Kind, scenario: Scenario, n: usize) -> bool {
     let topics_max = match kind {
-        Kind::DurableStreams => 10_000,
+        Kind::DurableStreams => 5_000,
         Kind::Nchan | Kind::TidewireBody => 100_000,
         _ => usize::MAX,
     };
