@@ -6,7 +6,7 @@ use std::io;
 use serde::Serialize;
 
 /// The processes of one server: itself and its children.
-fn family(pid: u32) -> Vec<u32> {
+pub fn family(pid: u32) -> Vec<u32> {
     let mut family = vec![pid];
     let mut next = 0;
     while let Some(&parent) = family.get(next) {

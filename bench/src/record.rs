@@ -17,24 +17,32 @@ pub struct Record {
     pub rounds: usize,
     /// What came out.
     pub measurements: Vec<Measurement>,
+    /// Runs without a measurement, and why.
+    pub failed: Vec<String>,
 }
 
 impl Record {
     /// Measurements of this process, on this machine.
-    pub fn new(rounds: usize, measurements: Vec<Measurement>) -> Self {
+    pub fn new(rounds: usize, measurements: Vec<Measurement>, failed: Vec<String>) -> Self {
         let arguments: Vec<String> = std::env::args().collect();
         Self {
             machine: machine(),
             command: arguments.join(" "),
             rounds,
             measurements,
+            failed,
         }
     }
 
     /// What stands above the tables.
     pub fn heading(&self) -> String {
+        let failed: String = self
+            .failed
+            .iter()
+            .flat_map(|f| ["- failed: ", f, "\n"])
+            .collect();
         format!(
-            "{}; `{}`; {} rounds, medians, smallest and largest in brackets.\n\n",
+            "{}; `{}`; {} rounds, medians, smallest and largest in brackets.\n{failed}\n",
             self.machine, self.command, self.rounds
         )
     }

@@ -136,18 +136,22 @@ fn fits_size(kind: Kind, scenario: Scenario, n: usize) -> bool {
     !matches!(scenario, Scenario::Topics | Scenario::OwnTopic) || n <= topics_max
 }
 
-/// Runs a plan, each measurement on one line of `raw.jsonl` as soon as it is there; answers all of them, and how many
+/// Runs a plan, each measurement on one line of `raw.jsonl` as soon as it is there; answers all of them, and which
 /// runs failed altogether.
 ///
 /// # Errors
 /// If results can't be written.
-pub fn run(plan: &[Entry], rounds: usize, folder: &Path) -> io::Result<(Vec<Measurement>, usize)> {
+pub fn run(
+    plan: &[Entry],
+    rounds: usize,
+    folder: &Path,
+) -> io::Result<(Vec<Measurement>, Vec<String>)> {
     fs::create_dir_all(folder)?;
     let mut raw = File::options()
         .create(true)
         .append(true)
         .open(folder.join("raw.jsonl"))?;
-    let (mut measurements, mut failed) = (Vec::new(), 0);
+    let (mut measurements, mut failed) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         for entry in plan {
             let mut servers = entry.servers.clone();
@@ -162,9 +166,10 @@ pub fn run(plan: &[Entry], rounds: usize, folder: &Path) -> io::Result<(Vec<Meas
                         measurements.push(measurement);
                     }
                     Err(error) => {
-                        failed += 1;
-                        let name = entry.scenario.name();
-                        eprintln!("{name} on {} failed: {error}", kind.name());
+                        let (name, n) = (entry.scenario.name(), entry.size.connections);
+                        let failure = format!("{name} {n} on {}: {error}", kind.name());
+                        eprintln!("failed: {failure}");
+                        failed.push(failure);
                     }
                 }
             }

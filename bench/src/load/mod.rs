@@ -24,6 +24,8 @@ use crate::stamp;
 
 /// The customary patience.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// No load takes longer; a server that works more and more for each event is given up.
+const LOAD_MAX: Duration = Duration::from_mins(2);
 /// Bytes taken from a socket at a time.
 const READ_BYTES: usize = 256 * 1024;
 /// Sockets looked at per wake-up.
@@ -198,6 +200,10 @@ impl<'a> Load<'a> {
 
     /// Waits for sockets, and deals with those that are ready.
     fn turn(&mut self, timeout: Duration) -> io::Result<()> {
+        if self.began.elapsed() > LOAD_MAX {
+            let text = format!("not done within {} s", LOAD_MAX.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
         self.sample_memory()?;
         let timeout = Timespec {
             tv_sec: timeout.as_secs().cast_signed(),

@@ -10,6 +10,7 @@ use super::{Kind, Tuning};
 
 /// More connections than any run opens.
 const CONNECTIONS_MAX: usize = 100_000;
+const SETPRIV: &str = "/usr/bin/setpriv";
 
 /// The command that starts a program, with its files written.
 pub(super) fn command(
@@ -70,6 +71,29 @@ pub(super) fn command(
     })
 }
 
+/// The same command, but ended by the system should this process be killed (where util-linux is there to ask for it).
+pub(super) fn ending_with_us(command: &Command) -> Command {
+    let mut wrapped = if Path::new(SETPRIV).exists() {
+        let mut wrapped = Command::new(SETPRIV);
+        wrapped
+            .args(["--pdeathsig", "TERM", "--"])
+            .arg(command.get_program());
+        wrapped
+    } else {
+        Command::new(command.get_program())
+    };
+    wrapped.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            wrapped.env(name, value);
+        }
+    }
+    if let Some(folder) = command.get_current_dir() {
+        wrapped.current_dir(folder);
+    }
+    wrapped
+}
+
 /// A program that cargo builds into the folder of this one (or one above, for tests).
 fn beside(name: &str) -> io::Result<PathBuf> {
     let own = std::env::current_exe()?;
@@ -81,7 +105,7 @@ fn beside(name: &str) -> io::Result<PathBuf> {
     })
 }
 
-/// One worker in one process, everything else as nchan's documentation suggests for many subscribers.
+/// One worker, everything else as nchan's documentation suggests for many subscribers.
 fn nginx_config(address: SocketAddrV4, folder: &Path, tuning: Tuning) -> String {
     let folder = folder.display();
     let events = tuning.history_events;

@@ -14,11 +14,12 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 pub use self::endpoint::Endpoint;
-use crate::net;
+use crate::{net, process};
 
 /// How long a server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -103,18 +104,13 @@ impl Server {
     pub fn start(kind: Kind, tuning: Tuning) -> io::Result<Self> {
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, net::free_port()?);
         let folder = TempDir::with_prefix("tidewire-bench-")?;
-        let mut command = command::command(kind, address, folder.path(), tuning)?;
+        let command = command::command(kind, address, folder.path(), tuning)?;
         let log = std::fs::File::create(folder.path().join("log"))?;
-        let program = command.get_program().display().to_string();
-        let child = command
+        let child = command::ending_with_us(&command)
             .stdin(std::process::Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            .spawn()
-            .map_err(|error| {
-                let hint = "run `make bench-peers`, which builds and installs all programs";
-                io::Error::new(error.kind(), format!("{program}: {error}; {hint}"))
-            })?;
+            .spawn()?;
         let mut server = Self {
             endpoint: Endpoint::new(kind, address, child.id()),
             child,
@@ -129,7 +125,10 @@ impl Server {
         while TcpStream::connect(self.endpoint.address()).is_err() {
             if self.child.try_wait()?.is_some() || started.elapsed() > START_TIMEOUT {
                 let log = std::fs::read_to_string(self.folder.path().join("log"))?;
-                let text = format!("{} does not start: {log}", self.endpoint.kind().name());
+                let text = format!(
+                    "{} does not start ({log}); `make bench-peers` builds and installs all programs",
+                    self.endpoint.kind().name()
+                );
                 return Err(io::Error::other(text));
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -150,8 +149,12 @@ impl Deref for Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; either way nothing is left of it.
-        let _ = self.child.kill();
+        // Workers outlive a master that is killed, so all of them are. Some may have ended; either way nothing is left.
+        for pid in process::family(self.child.id()) {
+            if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
         let _ = self.child.wait();
     }
 }
