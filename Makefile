@@ -1,9 +1,9 @@
 # Every task of the project. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test scale lint
+.PHONY: help setup run test scale lint bench bench-peers bench-smoke bench-build
 
 help: ## List the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what the tests need beside Rust (does only what is missing)
 	@scripts/setup.sh
@@ -22,3 +22,16 @@ lint: ## Check formatting, lints, documentation and the rules of the project; wa
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+bench: bench-build ## Measure every target, Tidewire and the floor in turn (about half an hour, on a quiet machine)
+	target/release/bench --out bench/results/targets run targets sweep --servers floor,tidewire,tidewire-body
+
+bench-peers: bench-build ## Measure beside the peers, in turn (over an hour, on a quiet machine)
+	bench/setup.sh
+	target/release/bench --out bench/results/peers run peers sweep
+
+bench-smoke: bench-build ## Run every measurement small: only that all deliveries are right
+	target/release/bench --out target/bench-smoke run smoke
+
+bench-build:
+	cargo build --release -p tidewire-server -p tidewire-bench

@@ -1,0 +1,50 @@
+//! Tidewire's body path: the crate in a plain `axum::serve`, as an application embeds it.
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde::Deserialize;
+use tidewire::core::log::Retention;
+use tidewire::{Event, Hub};
+
+const CONNECTIONS_MAX: usize = 100_000;
+
+#[derive(Deserialize)]
+struct Topic {
+    topic: String,
+}
+
+async fn publish(
+    State(hub): State<Hub>,
+    Query(query): Query<Topic>,
+    data: String,
+) -> Result<String, (StatusCode, String)> {
+    match hub.publish(&query.topic, Event::text(data)).await {
+        Ok(id) => Ok(id.to_string()),
+        Err(error) => Err((StatusCode::UNPROCESSABLE_ENTITY, error.to_string())),
+    }
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(address), Some(bytes)) = (arguments.next(), arguments.next()) else {
+        return Err(std::io::Error::other(
+            "usage: bench-tidewire-body ADDRESS:PORT HISTORY_BYTES",
+        ));
+    };
+    tidewire_bench::net::raise_descriptor_limit();
+    let hub = Hub::builder()
+        .max_connections(CONNECTIONS_MAX)
+        .history(Retention {
+            memory_bytes: bytes.parse().map_err(std::io::Error::other)?,
+            ..Retention::default()
+        })
+        .build();
+    let router = Router::new()
+        .route("/events", get(hub.subscribe()).post(publish))
+        .with_state(hub);
+    let listener = tidewire::bind(address.parse().map_err(std::io::Error::other)?)?;
+    axum::serve(listener, router).await
+}
