@@ -156,7 +156,7 @@ impl Tables {
 /// All connections of a node.
 pub(crate) struct Connections {
     tables: Mutex<Tables>,
-    connections_max: usize,
+    max: usize,
     at_capacity: AtCapacity,
 }
 
@@ -172,7 +172,7 @@ impl Connections {
     pub(crate) fn new(connections_max: usize, at_capacity: AtCapacity) -> Self {
         Self {
             tables: Mutex::default(),
-            connections_max,
+            max: connections_max,
             at_capacity,
         }
     }
@@ -180,7 +180,7 @@ impl Connections {
     pub(crate) fn admit(&self, connection: &Arc<Connection>) -> Admission {
         let mut tables = self.tables.lock();
         let mut admission = Admission::Admitted;
-        if tables.by_id.len() >= self.connections_max {
+        if tables.by_id.len() >= self.max {
             let oldest = tables.by_id.first_key_value().map(|(id, _)| *id);
             match oldest
                 .filter(|_| self.at_capacity == AtCapacity::EvictOldest)

@@ -235,7 +235,7 @@ impl HubBuilder {
     /// If the system can't start a thread.
     pub fn build(self) -> Hub {
         let memory =
-            || Box::new(MemoryBroker::new(Duration::from_secs(5 * 60), 100_000)) as Box<dyn Broker>;
+            || Box::new(MemoryBroker::new(Duration::from_mins(5), 100_000)) as Box<dyn Broker>;
         let shared = Arc::new(Shared {
             log: RwLock::new(Log::new(
                 Epoch::from_random(fastrand::u64(..)),

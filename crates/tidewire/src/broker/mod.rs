@@ -85,6 +85,9 @@ pub trait Broker: Send + Sync + 'static {
     fn close_topic(&self, topic: Topic) -> BoxFuture<'_, Result<NativeId, PublishError>>;
 
     /// Whether events can be stored now; the reason where not.
+    ///
+    /// # Errors
+    /// The reason why not.
     fn ready(&self) -> Result<(), String>;
 }
 

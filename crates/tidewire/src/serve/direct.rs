@@ -173,7 +173,7 @@ impl<S: Sink> Direct<S> {
             Some(open) => self.finish_chunk(open, now_ms, scratch),
             None => self.send_chunk(now_ms, scratch),
         };
-        served.unwrap_or_else(|reason| Outcome::Close(reason))
+        served.unwrap_or_else(Outcome::Close)
     }
 
     fn send_chunk(&mut self, now_ms: u64, scratch: &mut Scratch) -> Result<Outcome, CloseReason> {

@@ -83,9 +83,9 @@ impl Default for ServeOptions {
             head_bytes_max: 16 * 1024,
             head_timeout: Duration::from_secs(10),
             send_buffer_bytes: 64 * 1024,
-            peer_timeout: Duration::from_secs(60),
+            peer_timeout: Duration::from_mins(1),
             drain_grace: Duration::from_secs(5),
-            drain_time: Duration::from_secs(60),
+            drain_time: Duration::from_mins(1),
         }
     }
 }

@@ -143,7 +143,9 @@ fn many_events_by_many_publishers_reach_everybody_in_one_order() {
                 })
             })
             .collect();
-        publishers.into_iter().for_each(|p| p.join().unwrap());
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
         publish(&rig.hub, "a", "the last");
         readers.into_iter().map(|r| r.join().unwrap()).collect()
     });
