@@ -158,7 +158,7 @@ impl Tables {
 /// All connections of a node.
 pub(crate) struct Connections {
     tables: Mutex<Tables>,
-    most: usize,
+    max: usize,
     at_capacity: AtCapacity,
 }
 
@@ -174,7 +174,7 @@ impl Connections {
     pub(crate) fn new(connections_max: usize, at_capacity: AtCapacity) -> Self {
         Self {
             tables: Mutex::default(),
-            most: connections_max,
+            max: connections_max,
             at_capacity,
         }
     }
@@ -182,7 +182,7 @@ impl Connections {
     pub(crate) fn admit(&self, connection: &Arc<Connection>) -> Admission {
         let mut tables = self.tables.lock();
         let mut admission = Admission::Admitted;
-        if tables.by_id.len() >= self.most {
+        if tables.by_id.len() >= self.max {
             let oldest = tables.by_id.first_key_value().map(|(id, _)| *id);
             match oldest
                 .filter(|_| self.at_capacity == AtCapacity::EvictOldest)

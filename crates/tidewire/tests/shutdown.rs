@@ -1,5 +1,8 @@
 //! The end of a server, in a process of its own, so that its threads can be counted.
 
+// A test that panics has failed, and so has its helper.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,8 @@
 //! One suite for every way in which a stream can be carried: what a client sees, and what is counted, is the same.
 
+// A test that panics has failed, and so has its helper.
+#![allow(clippy::unwrap_used)]
+
 mod cases;
 mod support;
 

@@ -69,7 +69,9 @@ fn a_note_is_never_taken_for_an_event_that_its_slice_does_not_see() {
             }
         };
         round();
-        publishers.into_iter().for_each(|p| p.join().unwrap());
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
         round();
         round();
         assert_eq!(seen, 2, "a lost wake-up");

@@ -106,18 +106,18 @@ async fn find_protocol(stream: &mut TcpStream) -> std::io::Result<(bool, Bytes)>
 
 async fn serve_http1(stream: TcpStream, read_ahead: Bytes, router: Router, client: Client) {
     let server = client.server.clone();
-    let served = Arc::new(AtomicBool::new(false));
+    let was_served = Arc::new(AtomicBool::new(false));
     let handover = client.handover.clone();
     let io = TokioIo::new(Io::new(
         stream,
         read_ahead,
-        served.clone(),
+        was_served.clone(),
         handover.clone(),
     ));
     let service = RouterService {
         router,
         client,
-        served: served.clone(),
+        served: was_served.clone(),
     };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -148,7 +148,7 @@ async fn serve_http1(stream: TcpStream, read_ahead: Bytes, router: Router, clien
     drop(handover);
     match end {
         End::HandedOver(live) => hand_over(live, stream, &server),
-        End::Done(Err(error)) if error.is_timeout() && !served.load(Ordering::Relaxed) => {
+        End::Done(Err(error)) if error.is_timeout() && !was_served.load(Ordering::Relaxed) => {
             time_out(stream).await;
         }
         End::Done(_) => linger(stream, LINGER_MAX).await,
@@ -176,12 +176,12 @@ fn hand_over(live: Live, stream: TcpStream, server: &Arc<Server>) {
 
 async fn serve_http2(stream: TcpStream, read_ahead: Bytes, router: Router, client: Client) {
     let server = client.server.clone();
-    let served = Arc::new(AtomicBool::new(true));
-    let io = TokioIo::new(Io::new(stream, read_ahead, served.clone(), None));
+    let was_served = Arc::new(AtomicBool::new(true));
+    let io = TokioIo::new(Io::new(stream, read_ahead, was_served.clone(), None));
     let service = RouterService {
         router,
         client,
-        served,
+        served: was_served,
     };
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

@@ -69,7 +69,7 @@ impl Client {
         };
         let mut text = format!("GET {} HTTP/{version}\r\n", request.uri());
         for (name, value) in request.headers() {
-            text += &format!("{name}: {}\r\n", value.to_str().unwrap());
+            text += &[name.as_str(), ": ", value.to_str().unwrap(), "\r\n"].concat();
         }
         let mut stream = connect(server.address);
         stream.write_all((text + "\r\n").as_bytes()).unwrap();

@@ -83,7 +83,7 @@ impl Server {
         let stopped = async {
             let _ = stopped.await;
         };
-        let _inside = runtime.enter();
+        let inside = runtime.enter();
         let listener = tidewire::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let served = if carrier == Carrier::Axum {
@@ -100,7 +100,7 @@ impl Server {
                 .with_graceful_shutdown(stopped);
             runtime.spawn(async { serve.into_future().await.unwrap() })
         };
-        drop(_inside);
+        drop(inside);
         Self {
             hub,
             carrier,
@@ -185,5 +185,5 @@ pub fn settings(memory_bytes: usize) -> HubBuilder {
             memory_bytes,
             ..Retention::default()
         })
-        .heartbeat(Duration::from_secs(60))
+        .heartbeat(Duration::from_mins(1))
 }

@@ -71,10 +71,10 @@ impl Drop for Rig {
     }
 }
 
-/// Reads until a text has come.
+/// Reads until a text has come, and the chunk with it to its end.
 fn read_until(client: &mut TcpStream, text: &str) -> Vec<u8> {
     let mut body = Vec::new();
-    while !String::from_utf8_lossy(&body).contains(text) {
+    while !(body.ends_with(b"\n\r\n") && String::from_utf8_lossy(&body).contains(text)) {
         let mut bytes = [0; 4_096];
         let n = client.read(&mut bytes).unwrap();
         assert!(n > 0, "the end before {text:?}");
@@ -133,7 +133,7 @@ fn many_events_by_many_publishers_reach_everybody_in_one_order() {
     let bodies: Vec<_> = std::thread::scope(|scope| {
         let readers: Vec<_> = clients
             .iter_mut()
-            .map(|client| scope.spawn(|| read_until(client, "data: the last\n")))
+            .map(|client| scope.spawn(|| read_until(client, "data: the last")))
             .collect();
         let publishers: Vec<_> = (0..publishers)
             .map(|p| {
@@ -143,7 +143,9 @@ fn many_events_by_many_publishers_reach_everybody_in_one_order() {
                 })
             })
             .collect();
-        publishers.into_iter().for_each(|p| p.join().unwrap());
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
         publish(&rig.hub, "a", "the last");
         readers.into_iter().map(|r| r.join().unwrap()).collect()
     });
