@@ -177,17 +177,17 @@ fn run(command: &str, is_all: impl Fn(&str) -> bool) -> String {
     });
     let deadline = Instant::now() + WAIT_MAX;
     let mut printed = Vec::new();
-    loop {
+    let text = loop {
         let text = String::from_utf8_lossy(&printed).into_owned();
         let left = deadline.saturating_duration_since(Instant::now());
-        if let Ok(chunk) = chunks.recv_timeout(if is_all(&text) { REST } else { left }) {
-            printed.extend(chunk);
-        } else {
-            let _ = child.kill(); // what it started ends with the hub
-            let _ = child.wait();
-            return text;
+        match chunks.recv_timeout(if is_all(&text) { REST } else { left }) {
+            Ok(chunk) => printed.extend(chunk),
+            Err(_) => break text,
         }
-    }
+    };
+    let _ = child.kill(); // what it started ends with the hub
+    let _ = child.wait();
+    text
 }
 
 /// Output without what differs from run to run: the jitter of `retry:`, times, and blank lines at the end.

@@ -1,7 +1,7 @@
 //! The connections of this node: who is there, in order of age and by filter.
 //!
 //! A connection is known here from the moment it is admitted until it is closed, whichever transport carries it. What
-//! the transport and others need to tell each other is in [`Connection`]: a few atomics, no queue.
+//! the transport and others need to tell each other is in `Connection`: a few atomics, no queue.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
