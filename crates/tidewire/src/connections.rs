@@ -30,6 +30,8 @@ pub(crate) struct Connection {
     pub(crate) connected_ms: u64,
     /// The waker of the body, while that carries the stream.
     pub(crate) waker: AtomicWaker,
+    /// Whether a note for this connection is in its reactor's inbox, which so has one for each at most.
+    noted: AtomicBool,
     /// The reactor that carries the stream, and the slot there.
     reactor: OnceLock<(Arc<Inbox>, u32)>,
     /// Set where the server can cut the connection off although it reads nothing.
@@ -63,6 +65,7 @@ impl Connection {
             remote,
             connected_ms: now_ms,
             waker: AtomicWaker::new(),
+            noted: AtomicBool::new(false),
             reactor: OnceLock::new(),
             cut_off,
             close: AtomicU8::new(0),
@@ -90,9 +93,19 @@ impl Connection {
         // there.
         fence(Ordering::SeqCst);
         match self.reactor.get() {
-            Some((inbox, slot)) => inbox.wake(*slot),
+            Some((inbox, slot)) => {
+                if !self.noted.swap(true, Ordering::AcqRel) {
+                    inbox.wake(*slot);
+                }
+            }
             None => self.waker.wake(),
         }
+    }
+
+    /// The reactor has taken the note, and will look after the connection.
+    pub(crate) fn note_taken(&self) {
+        // A swap, not a store: it sees what was there before every wake-up that found the note in the inbox.
+        self.noted.swap(false, Ordering::AcqRel);
     }
 
     /// From now on a reactor carries the stream. It must look after it once, as wake-ups before went elsewhere.
