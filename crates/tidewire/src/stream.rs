@@ -238,6 +238,9 @@ impl http_body::Body for StreamBody {
             Some(Err(reason)) => {
                 let cut_short = live.subscription().is_within_event();
                 let last_words = this.live.take().and_then(|live| live.end(reason));
+                // hyper 1.12 does not look at its own state again when a body that has no last chunk ends in the
+                // second of two polls of one turn; the connection would stay open for ever.
+                cx.waker().wake_by_ref();
                 return TaskPoll::Ready(match last_words {
                     _ if cut_short => Some(Err(CutShort)),
                     Some(bytes) => Some(Ok(Frame::data(bytes.into()))),

@@ -278,3 +278,49 @@ fn a_pattern_of_connections_sees_what_is_sent_to_one() {
     assert!(server.hub.send_to(id, Event::text("to one")).unwrap());
     assert_eq!(all.event().data, "to one");
 }
+
+/// Middleware whose body is asked for its second frame in hyper's second look at it, when everything was flushed, and
+/// which nothing wakes before.
+async fn hesitate(response: Response) -> Response {
+    let (parts, mut body) = response.into_parts();
+    let mut polls = 0;
+    let frames = futures_util::stream::poll_fn(move |cx| {
+        polls += 1;
+        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+        let cx = if polls == 1 { &mut nobody } else { cx };
+        match polls {
+            2 => return std::task::Poll::Pending,
+            // Long enough for the stream to end, where it has a short life.
+            3 => std::thread::sleep(Duration::from_millis(300)),
+            _ => {}
+        }
+        http_body::Body::poll_frame(std::pin::Pin::new(&mut body), cx)
+    });
+    Response::from_parts(parts, Body::new(StreamBody::new(frames)))
+}
+
+fn hesitant(carrier: Carrier, longest_life: Duration) -> Server {
+    let settings = settings(HISTORY_BYTES).max_lifetime(longest_life);
+    Server::start_with(carrier, settings, |router| {
+        router.layer(axum::middleware::map_response(hesitate))
+    })
+}
+
+/// Without a last chunk to write, hyper did not see that the body had ended, and kept the connection for ever.
+#[test]
+fn a_body_that_ends_unseen_ends_its_connection() {
+    for carrier in [Carrier::Http10, Carrier::Direct, Carrier::Axum] {
+        let server = hesitant(carrier, Duration::from_millis(50));
+        let (events, end) = Client::open(&server, "topic=a").finish();
+        assert_eq!((events.len(), end), (0, End::Clean));
+        server.assert_closed(&[(CloseReason::Lifetime, 1)]);
+    }
+}
+
+/// hyper had flushed before the offer, and did not again: nobody took the stream.
+#[test]
+fn an_offer_after_the_flush_is_taken() {
+    let server = hesitant(Carrier::Direct, Duration::from_mins(1));
+    let client = Client::open(&server, "topic=a");
+    assert!(live_and_let_end(&server, client).is_none());
+}

@@ -32,7 +32,7 @@ enum State {
     #[default]
     None,
     /// The first frame is on its way; so far these bytes were written to the socket.
-    Begun { frame: Vec<u8>, written: Vec<u8> },
+    Begun(Wire),
     /// The stream can be had once everything is written.
     Offered(Box<Offer>),
     /// The offer was declined; the body has not taken it back yet.
@@ -42,18 +42,35 @@ enum State {
 struct Offer {
     live: Live,
     waker: Waker,
+    wire: Wire,
+}
+
+/// What went to the socket since the first frame.
+struct Wire {
     frame: Vec<u8>,
     written: Vec<u8>,
+    /// Whether hyper kept nothing back. hyper may have flushed before the offer, and does not again.
     flushed: bool,
+}
+
+impl State {
+    fn wire(&mut self) -> Option<&mut Wire> {
+        match self {
+            Self::Begun(wire) => Some(wire),
+            Self::Offered(offer) => Some(&mut offer.wire),
+            Self::None | Self::Declined(_) => None,
+        }
+    }
 }
 
 impl Handover {
     /// The body hands its first frame over.
     pub(crate) fn begin(&self, frame: &[u8]) {
-        *self.state.lock() = State::Begun {
+        *self.state.lock() = State::Begun(Wire {
             frame: frame.to_vec(),
             written: Vec::new(),
-        };
+            flushed: false,
+        });
     }
 
     /// The body offers the stream; the waker is for when the offer is declined. It is at once where middleware reads
@@ -63,12 +80,10 @@ impl Handover {
         let from_hyper = task.is_some_and(|task| task.will_wake(waker));
         let mut state = self.state.lock();
         *state = match std::mem::take(&mut *state) {
-            State::Begun { frame, written } if from_hyper => State::Offered(Box::new(Offer {
+            State::Begun(wire) if from_hyper => State::Offered(Box::new(Offer {
                 live,
                 waker: waker.clone(),
-                frame,
-                written,
-                flushed: false,
+                wire,
             })),
             _ => {
                 waker.wake_by_ref();
@@ -100,21 +115,19 @@ impl Handover {
 
     /// These bytes were written to the socket.
     pub(super) fn note_written(&self, bytes: &[u8]) {
-        let mut state = self.state.lock();
-        let (frame, written) = match &mut *state {
-            State::Begun { frame, written } => (frame.len(), written),
-            State::Offered(offer) => (offer.frame.len(), &mut offer.written),
-            _ => return,
-        };
-        // More than head and frame: it can't be what is hoped for, and need not be kept.
-        let room = (HEAD_BYTES_MAX + frame).saturating_sub(written.len());
-        written.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        if let Some(wire) = self.state.lock().wire() {
+            wire.flushed = false;
+            // More than head and frame: it can't be what is hoped for, and need not be kept.
+            let room = (HEAD_BYTES_MAX + wire.frame.len()).saturating_sub(wire.written.len());
+            wire.written
+                .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
     }
 
     /// Everything that hyper had was written.
     pub(super) fn note_flushed(&self) {
-        if let State::Offered(offer) = &mut *self.state.lock() {
-            offer.flushed = true;
+        if let Some(wire) = self.state.lock().wire() {
+            wire.flushed = true;
         }
     }
 
@@ -122,8 +135,8 @@ impl Handover {
     pub(super) fn accept(&self) -> Option<Live> {
         let mut state = self.state.lock();
         match std::mem::take(&mut *state) {
-            State::Offered(offer) if offer.flushed => {
-                if is_plain_chunked(&offer.written, &offer.frame) {
+            State::Offered(offer) if offer.wire.flushed => {
+                if is_plain_chunked(&offer.wire.written, &offer.wire.frame) {
                     return Some(offer.live);
                 }
                 *state = State::Declined(Box::new(offer.live));
