@@ -156,7 +156,6 @@ impl<S: Sink> Direct<S> {
         &mut self.stream
     }
 
-    #[cfg(test)]
     pub(super) fn live(&self) -> &Live {
         &self.live
     }

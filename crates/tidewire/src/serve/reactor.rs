@@ -193,7 +193,12 @@ impl Reactor {
         self.inbox.take(&mut notes);
         for note in notes.drain(..) {
             match note {
-                Note::Wake(slot) => self.enqueue(slot),
+                Note::Wake(slot) => {
+                    if let Some(connection) = self.connections.get(slot as usize) {
+                        connection.direct.live().connection().note_taken();
+                    }
+                    self.enqueue(slot);
+                }
                 Note::Adopt(adoption) => self.adopt(*adoption),
                 Note::Stop => {
                     self.end();
