@@ -255,8 +255,12 @@ impl HubBuilder {
     }
 }
 
+/// The longest time that a setting means, in milliseconds: ten thousand years, which is for ever. A point in time can
+/// then be added to any setting, and an overflow can't make "never" mean "at once".
+const FOREVER_MS: u64 = 10_000 * 366 * 24 * 60 * 60 * 1_000;
+
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(duration.as_millis()).map_or(FOREVER_MS, |ms| ms.min(FOREVER_MS))
 }
 
 /// Figures about a hub at one moment.
@@ -594,4 +598,19 @@ fn describe(log: &Log, connection: &Connection) -> Option<ConnectionInfo> {
         delivered: connection.delivered.load(Ordering::Relaxed),
         lag: log.count_from(connection.filter, connection.place.load(Ordering::Relaxed)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::now_ms;
+    use crate::live::jittered;
+
+    #[test]
+    fn the_longest_duration_is_never_and_not_at_once() {
+        let longest = millis(Duration::MAX);
+        assert!(now_ms().checked_add(longest).is_some());
+        assert!(jittered(longest) >= longest);
+        assert_eq!(1_500, millis(Duration::from_millis(1_500)));
+    }
 }
