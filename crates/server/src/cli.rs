@@ -145,7 +145,7 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// Reconnect when not a byte has come for this long
-    #[arg(long, default_value = "90s", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, default_value = "90s", value_name = "DURATION", value_parser = silence)]
     pub(crate) idle_timeout: Duration,
 }
 
@@ -196,4 +196,12 @@ Examples:
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text)
         .ok_or_else(|| "write a duration with its unit, such as 500ms, 30s or 10m".to_owned())
+}
+
+/// No connection is as busy as to outlive a silence of no time.
+fn silence(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("write more than nothing".to_owned()),
+        silence => Ok(silence),
+    }
 }

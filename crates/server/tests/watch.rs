@@ -31,9 +31,11 @@ fn a_broken_connection_is_resumed_where_it_was_until_the_topic_ends() {
         r#"{"id":"1-1","topics":["orders"],"event":"made","data":"a\nb"}"#
     );
     drop(first);
-    let notice = watch.notice();
-    assert!(notice.starts_with("connection lost ("), "{notice}");
-    assert!(notice.ends_with("), reconnecting in 0.1s"), "{notice}");
+    // This answer has no length, so its end is all the same a clean one.
+    assert_eq!(
+        watch.notice(),
+        "the server ended the stream, reconnecting in 0.1s"
+    );
 
     let second = hub.request();
     assert_eq!(

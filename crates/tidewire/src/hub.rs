@@ -597,3 +597,18 @@ fn describe(log: &Log, connection: &Connection) -> Option<ConnectionInfo> {
         lag: log.count_from(connection.filter, connection.place.load(Ordering::Relaxed)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::now_ms;
+    use crate::live::jittered;
+
+    #[test]
+    fn the_longest_duration_is_never_and_not_at_once() {
+        let longest = millis(Duration::MAX);
+        assert!(now_ms().checked_add(longest).is_some());
+        assert!(jittered(longest) >= longest);
+        assert_eq!(1_500, millis(Duration::from_millis(1_500)));
+    }
+}

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::redirect::Policy;
+use tidewire::parse_duration;
 use tidewire_core::decode::Decoded;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -19,7 +20,6 @@ use self::print::Printer;
 use self::stream::{End, Stream};
 use crate::cli::WatchArgs;
 use crate::client::{client, notice, on_hub, parse_url};
-use crate::config::parse_duration;
 use crate::exit::Exit;
 
 /// Batches of events that were read and not yet printed.

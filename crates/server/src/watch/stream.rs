@@ -37,6 +37,8 @@ enum Lost {
     For(End),
     /// It can be tried again: why, and after how long where the server said.
     Retry(String, Option<Duration>),
+    /// The server ended the stream in good order; only asking again tells whether there is more.
+    Finished,
 }
 
 /// A stream and the place to go on from.
@@ -79,21 +81,19 @@ impl Stream {
     /// Reads and resumes until there is nothing more to read.
     pub(super) async fn run(mut self, events: mpsc::Sender<Vec<Decoded>>) -> End {
         loop {
-            let (why, asked) = match self.connection(&events).await {
+            let lost = self.connection(&events).await;
+            let was_connected = std::mem::take(&mut self.connected);
+            let (what, asked) = match lost {
                 Lost::For(end) => return end,
-                Lost::Retry(why, asked) => (why, asked),
+                Lost::Finished => ("the server ended the stream".to_owned(), None),
+                Lost::Retry(why, asked) if was_connected => {
+                    (format!("connection lost ({why})"), asked)
+                }
+                Lost::Retry(why, asked) => (format!("no connection ({why})"), asked),
             };
             let wait = self.backoff.next_wait().max(asked.unwrap_or_default());
-            let what = if std::mem::take(&mut self.connected) {
-                "connection lost"
-            } else {
-                "no connection"
-            };
             self.lost_at.get_or_insert_with(Instant::now);
-            notice(format_args!(
-                "{what} ({why}), reconnecting in {}",
-                seconds(wait)
-            ));
+            notice(format_args!("{what}, reconnecting in {}", seconds(wait)));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = events.closed() => return End::Unread,
@@ -212,7 +212,7 @@ impl Stream {
             };
             let chunk = match chunk {
                 Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None)) => return Lost::Retry("the server ended it".to_owned(), None),
+                Ok(Ok(None)) => return Lost::Finished,
                 Ok(Err(error)) => return Lost::Retry(causes(&error), None),
                 Err(_) => {
                     return Lost::Retry(
