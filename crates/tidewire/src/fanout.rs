@@ -5,7 +5,7 @@
 //! are on this one thread's calendar: a connection stands in it once, and is looked at when something may be due.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ struct Notes {
 pub(crate) struct Inbox {
     notes: Mutex<Notes>,
     changed: Condvar,
+    failed: AtomicBool,
 }
 
 impl Inbox {
@@ -56,6 +57,11 @@ impl Inbox {
         if first {
             self.changed.notify_one();
         }
+    }
+
+    /// Whether the thread has ended by a panic: nobody is woken any more.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Ends the thread.
@@ -80,6 +86,7 @@ impl Inbox {
 /// Starts the thread. It holds no more than a weak reference to the hub between rounds.
 pub(crate) fn spawn(inbox: Arc<Inbox>, hub: Weak<Shared>) -> std::io::Result<()> {
     let run = move || {
+        let _watch = Watch(inbox.clone());
         let mut fan_out = FanOut::default();
         while fan_out.round(&inbox, &hub) {}
     };
@@ -87,6 +94,18 @@ pub(crate) fn spawn(inbox: Arc<Inbox>, hub: Weak<Shared>) -> std::io::Result<()>
         .name("tidewire-fan-out".into())
         .spawn(run)
         .map(drop)
+}
+
+/// Sees to it that a panic of the thread, which would be a bug, does not go unnoticed.
+struct Watch(Arc<Inbox>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the fan-out thread has failed: nothing is delivered any more");
+            self.0.failed.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 #[derive(Default)]

@@ -501,8 +501,9 @@ impl Hub {
         events_max: usize,
         bytes_max: usize,
     ) -> HistoryPage {
-        self.shared
-            .write_log(|log| log.history(topic, start, events_max, bytes_max, now_ms()))
+        let shared = &self.shared;
+        let start = shared.write_log(|log| log.find_history(topic, start, now_ms()));
+        shared.read_log(|log| log.history(topic, &start, events_max, bytes_max))
     }
 
     /// Figures.
@@ -559,6 +560,9 @@ impl Hub {
     pub fn ready(&self) -> Result<(), String> {
         if self.shared.draining.load(Ordering::Relaxed) {
             return Err("the hub is shutting down".into());
+        }
+        if self.shared.inbox.has_failed() {
+            return Err("the fan-out thread has failed; restart the hub".into());
         }
         self.shared.broker.ready()
     }

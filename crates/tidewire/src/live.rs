@@ -158,7 +158,7 @@ impl Live {
         let mut out = Vec::new();
         match reason {
             CloseReason::Evicted => encode::retry_line(&mut out, far_retry_ms()),
-            CloseReason::Shutdown => {
+            CloseReason::Shutdown | CloseReason::Lifetime => {
                 encode::retry_line(&mut out, jittered(self.hub.shared.settings.retry_ms));
             }
             CloseReason::Closed => self.farewell(&mut out, "closed", Tombstone::Closed),

@@ -34,6 +34,13 @@ pub struct HistoryPage {
     pub next: Option<NativeId>,
 }
 
+/// Where a page of history begins. Finding it changes the log's tables; reading on from there does not.
+#[derive(Clone, Copy, Debug)]
+pub struct HistoryStart {
+    from: Seq,
+    gap: bool,
+}
+
 /// What a listing tells of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicInfo {
@@ -95,44 +102,55 @@ impl Log {
             .sum()
     }
 
-    /// Up to `events_max` events of a topic, or about `bytes_max` of them, from a start on.
-    pub fn history(
-        &mut self,
-        topic: &Topic,
-        start: &Start,
-        events_max: usize,
-        bytes_max: usize,
-        now_ms: u64,
-    ) -> HistoryPage {
+    /// Finds where a page of a topic's history begins.
+    pub fn find_history(&mut self, topic: &Topic, start: &Start, now_ms: u64) -> HistoryStart {
         let filter = self.acquire_filter(&FilterSpec {
             topics: vec![topic.clone()],
             ..FilterSpec::default()
         });
-        let (from, gap) = match self.subscribe(filter, start, SlowClient::Close, now_ms) {
+        let subscribed = self.subscribe(filter, start, SlowClient::Close, now_ms);
+        self.release_filter(filter);
+        match subscribed {
             Subscribed::Stream {
                 subscription, gap, ..
-            } => (subscription.next(), gap.is_some()),
-            Subscribed::Over => (self.store.next(), false),
-        };
+            } => HistoryStart {
+                from: subscription.next(),
+                gap: gap.is_some(),
+            },
+            Subscribed::Over => HistoryStart {
+                from: self.store.next(),
+                gap: false,
+            },
+        }
+    }
+
+    /// Up to `events_max` events of a topic, or about `bytes_max` of them, from a start on.
+    pub fn history(
+        &self,
+        topic: &Topic,
+        start: &HistoryStart,
+        events_max: usize,
+        bytes_max: usize,
+    ) -> HistoryPage {
         let mut page = HistoryPage {
-            gap,
+            gap: start.gap,
             ..HistoryPage::default()
         };
-        if let Some(key) = self.find_topic(topic.as_str()) {
-            let chain = &self.topic(key).chain;
-            let mut bytes = 0;
-            for &seq in chain.seqs.iter().skip(chain.lower_bound(from)) {
-                if page.events.len() >= events_max || (bytes >= bytes_max && bytes > 0) {
-                    page.next = Some(self.id_before(seq));
-                    break;
-                }
-                if let Some((event, len)) = self.history_event(seq) {
-                    bytes += len;
-                    page.events.push(event);
-                }
+        let Some(key) = self.find_topic(topic.as_str()) else {
+            return page;
+        };
+        let chain = &self.topic(key).chain;
+        let mut bytes = 0;
+        for &seq in chain.seqs.iter().skip(chain.lower_bound(start.from)) {
+            if page.events.len() >= events_max || (bytes >= bytes_max && bytes > 0) {
+                page.next = Some(self.id_before(seq));
+                break;
+            }
+            if let Some((event, len)) = self.history_event(seq) {
+                bytes += len;
+                page.events.push(event);
             }
         }
-        self.release_filter(filter);
         page
     }
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 pub(crate) use self::chain::Chain;
-pub use self::history::{HistoryEvent, HistoryPage, TopicInfo};
+pub use self::history::{HistoryEvent, HistoryPage, HistoryStart, TopicInfo};
 pub(crate) use self::patterns::{PatternKey, PatternState, Patterns};
 pub(crate) use self::retention::Mark;
 use self::retention::TrimTable;
