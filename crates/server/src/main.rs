@@ -8,6 +8,7 @@ mod metrics;
 mod publish;
 mod routes;
 mod serve;
+mod services;
 mod watch;
 
 use std::io::Write;

@@ -78,13 +78,27 @@ impl Rights {
 #[derive(Clone)]
 pub struct Subscribe {
     hub: Hub,
+    /// What is read, where the request has no say.
+    topics: Option<Vec<Topic>>,
 }
 
 impl Hub {
     /// A handler for `GET` requests: topics, patterns and options come from the query, the position from
     /// `Last-Event-ID`.
     pub fn subscribe(&self) -> Subscribe {
-        Subscribe { hub: self.clone() }
+        Subscribe {
+            hub: self.clone(),
+            topics: None,
+        }
+    }
+
+    /// As [`subscribe`](Self::subscribe), for a route that stands for these topics and no others: names in the query
+    /// count for nothing, and nobody's own topic joins them. Rights do count.
+    pub fn subscribe_to(&self, topics: impl IntoIterator<Item = Topic>) -> Subscribe {
+        Subscribe {
+            hub: self.clone(),
+            topics: Some(topics.into_iter().collect()),
+        }
     }
 }
 
@@ -92,10 +106,7 @@ impl<S> Handler<(), S> for Subscribe {
     type Future = Ready<Response>;
 
     fn call(self, request: Request, _: S) -> Self::Future {
-        std::future::ready(
-            self.answer(&request)
-                .unwrap_or_else(IntoResponse::into_response),
-        )
+        std::future::ready(self.answer(&request))
     }
 }
 
@@ -109,14 +120,18 @@ impl<B> tower::Service<http::Request<B>> for Subscribe {
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        std::future::ready(Ok(self
-            .answer(&request)
-            .unwrap_or_else(IntoResponse::into_response)))
+        std::future::ready(Ok(self.answer(&request)))
     }
 }
 
 impl Subscribe {
-    fn answer<B>(&self, request: &http::Request<B>) -> Result<Response, Problem> {
+    /// Answers one request, for handlers of an application's own that look at it first.
+    pub fn answer<B>(&self, request: &http::Request<B>) -> Response {
+        self.open(request)
+            .unwrap_or_else(IntoResponse::into_response)
+    }
+
+    fn open<B>(&self, request: &http::Request<B>) -> Result<Response, Problem> {
         let query = Query::parse(request.uri().query().unwrap_or_default())?;
         let filter = self.filter(&query, request.extensions())?;
         let start = start(&query, request.headers(), now_ms())?;
@@ -153,6 +168,14 @@ impl Subscribe {
             topic_lines: topic_lines(query)?,
             ..FilterSpec::default()
         };
+        let rights = extensions.get::<Arc<Rights>>();
+        if let Some(topics) = &self.topics {
+            spec.topics.clone_from(topics);
+            if let Some(rights) = rights {
+                check_rights(&spec, rights)?;
+            }
+            return Ok(spec);
+        }
         let listed = query.all("topics").flat_map(|list| list.split(','));
         let names = query
             .all("topic")
@@ -169,7 +192,6 @@ impl Subscribe {
         spec.topics.sort();
         spec.topics.dedup();
         self.check_number_of_names(&spec)?;
-        let rights = extensions.get::<Arc<Rights>>();
         if let Some(rights) = rights {
             check_rights(&spec, rights)?;
         }

@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) node: Node,
     pub(crate) auth: Auth,
     pub(crate) cors: Cors,
+    pub(crate) services: Services,
     pub(crate) log: Log,
 }
 
@@ -220,6 +221,18 @@ pub(crate) struct Cors {
     pub(crate) origins: Vec<String>,
 }
 
+/// Which services are there beside the hub's own addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Services {
+    /// The metrics sample: `/metrics/…`, `/events/watch`.
+    pub(crate) metrics: bool,
+    /// Event streams with generators: `/api/v1/events/…`.
+    pub(crate) events: bool,
+    /// The example of a service on the library's `Broadcaster`: `/api/v1/broadcast-demo/…`.
+    pub(crate) broadcast_demo: bool,
+}
+
 /// What the hub tells about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -249,6 +262,7 @@ impl Default for Config {
             node: Node::default(),
             auth: Auth::default(),
             cors: Cors::default(),
+            services: Services::default(),
             log: Log::default(),
         }
     }
@@ -316,6 +330,16 @@ impl Default for Broker {
     }
 }
 
+impl Default for Services {
+    fn default() -> Self {
+        Self {
+            metrics: true,
+            events: true,
+            broadcast_demo: true,
+        }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self {
@@ -360,6 +384,9 @@ pub(crate) const KEYS: &[&str] = &[
     "auth.anonymous.publish",
     "auth.anonymous.admin",
     "cors.origins",
+    "services.metrics",
+    "services.events",
+    "services.broadcast_demo",
     "log.level",
     "log.format",
 ];

@@ -25,6 +25,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{Any as AnyOrigin, CorsLayer};
 
 use crate::config::{Config, Limits};
+use crate::services;
 
 /// What the handlers of the native door share.
 #[derive(Clone)]
@@ -57,6 +58,7 @@ pub(crate) fn router(hub: &Hub, config: &Config, access: guard::Access) -> Route
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(door)
+        .merge(services::router(hub, config))
         .layer(axum::middleware::from_fn_with_state(
             Arc::new(access),
             guard::check,
