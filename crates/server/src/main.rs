@@ -1,5 +1,6 @@
 //! The `tidewire` binary: from the command line to what it asks for.
 
+mod auth;
 mod cli;
 mod client;
 mod config;

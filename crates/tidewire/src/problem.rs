@@ -40,7 +40,10 @@ codes! {
     BadJson "bad_json" BAD_REQUEST "The body is no valid JSON";
     BadBody "bad_body" BAD_REQUEST "The body could not be read";
     BadUtf8 "bad_utf8" BAD_REQUEST "The text is no valid UTF-8";
+    MissingCredential "missing_credential" UNAUTHORIZED "Credentials are needed";
+    BadCredential "bad_credential" UNAUTHORIZED "The credential does not stand";
     NotAllowed "not_allowed" FORBIDDEN "Not allowed";
+    ForeignOrigin "foreign_origin" FORBIDDEN "A page of a foreign site may not use a cookie";
     ForeignHost "foreign_host" FORBIDDEN "An open hub serves requests for this machine only";
     Proxied "proxied" FORBIDDEN "An open hub serves no proxy";
     NotFound "not_found" NOT_FOUND "There is nothing at this address";
@@ -70,6 +73,7 @@ codes! {
     KeysFull "idempotency_full" SERVICE_UNAVAILABLE "The hub remembers as many idempotency keys as it may";
     NotStored "not_stored" SERVICE_UNAVAILABLE "The event was not stored";
     OutcomeUnknown "outcome_unknown" SERVICE_UNAVAILABLE "It is unknown whether the event was stored";
+    AuthUnavailable "auth_unavailable" SERVICE_UNAVAILABLE "Credentials can't be checked at the moment";
     NotReady "not_ready" SERVICE_UNAVAILABLE "The hub is not ready";
 }
 

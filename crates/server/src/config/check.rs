@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::error::{ConfigError, SettingError};
-use super::schema::{BrokerKind, Config, History, Limits};
+use super::schema::{Auth, BrokerKind, Config, History, Limits};
 use super::tree::Node;
 use super::values::{format_bytes, format_duration};
 
@@ -41,7 +41,8 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
         check.cors_origin(index, origin)?;
     }
     check.log_level(&config.log.level)?;
-    check.open_to(config.listen, config.auth.anonymous.is_some())
+    check.auth(&config.auth)?;
+    check.open_to(config.listen, config.auth.is_set())
 }
 
 struct Check<'a> {
@@ -236,6 +237,21 @@ impl Check<'_> {
         self.refuse("log.level", format!("{level:?}"), allowed)
     }
 
+    fn auth(&self, auth: &Auth) -> Result<(), ConfigError> {
+        self.duration("auth.webhook.timeout", auth.webhook.timeout, TIME_MIN)?;
+        if let Some(name) = &auth.cookie
+            && (name.is_empty() || !name.bytes().all(is_token_byte))
+        {
+            let allowed = "a cookie's name: letters, digits and !#$%&'*+-.^_`|~";
+            return self.refuse("auth.cookie", format!("{name:?}"), allowed);
+        }
+        if auth.webhook.url.is_some() && !auth.issuers.is_empty() {
+            let allowed = "either a webhook or issuers: the webhook decides about every token";
+            return self.refuse("auth.webhook.url", "set beside auth.issuers", allowed);
+        }
+        Ok(())
+    }
+
     /// Without any credentials set up, everyone may do everything, and that must stay on this machine.
     fn open_to(&self, listen: SocketAddr, rights_set: bool) -> Result<(), ConfigError> {
         if rights_set || listen.ip().to_canonical().is_loopback() {
@@ -253,6 +269,11 @@ impl Check<'_> {
             hint: Some(OPEN_HINT.to_owned()),
         })))
     }
+}
+
+/// What a name in a header is made of (RFC 9110 section 5.6.2).
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Everyone may read what is public, and nobody may write.
