@@ -10,6 +10,7 @@ mod publish;
 mod routes;
 mod serve;
 mod services;
+mod token;
 mod watch;
 
 use std::io::Write;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let exit = match cli.command.unwrap_or(Command::Serve(cli.settings)) {
         Command::Serve(settings) => configured(&settings, serve::run),
+        Command::Token(args) => configured(&args.settings, |config| token::run(&args, config)),
         Command::Config(settings) => configured(&settings, print_config),
         Command::Watch(args) => block_on(watch::run(args)),
         Command::Publish(args) => block_on(publish::run(args)),

@@ -54,6 +54,7 @@ pub(crate) fn run(config: &Config) -> Exit {
 
 async fn serve(config: &Config, hub: &Hub, access: Access) -> std::io::Result<()> {
     let listener = tidewire::bind(config.listen)?;
+    access.start();
     let router = routes::router(hub, config, access);
     let options = ServeOptions {
         head_bytes_max: config.limits.head_bytes_max,

@@ -77,6 +77,17 @@ codes! {
     NotReady "not_ready" SERVICE_UNAVAILABLE "The hub is not ready";
 }
 
+impl Code {
+    /// What goes into `WWW-Authenticate` (RFC 6750 section 3).
+    fn challenge(self) -> Option<&'static str> {
+        match self {
+            Self::MissingCredential => Some("Bearer"),
+            Self::BadCredential => Some("Bearer error=\"invalid_token\""),
+            _ => None,
+        }
+    }
+}
+
 /// An error on its way to a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
@@ -149,6 +160,12 @@ impl IntoResponse for Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(challenge) = self.code.challenge() {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(challenge),
+            );
+        }
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }

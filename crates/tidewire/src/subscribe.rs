@@ -49,7 +49,15 @@ pub struct Rights {
     pub publish: Vec<Pattern>,
     /// Whether figures may be read and connections be closed.
     pub admin: bool,
+    /// Whether these are the rights of somebody unknown who could say who they are: a refusal then asks for
+    /// credentials (401) instead of being the last word (403).
+    pub may_log_in: bool,
 }
+
+/// Put into a request's extensions by an authentication whose word is good until then, in milliseconds since the Unix
+/// epoch: the stream ends at that time, and its client comes back with a newer credential or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiresAt(pub u64);
 
 impl Rights {
     /// Whether events may be published to a topic.
@@ -60,6 +68,16 @@ impl Rights {
     /// Whether a topic may be read.
     pub fn may_read(&self, topic: &str) -> bool {
         self.subscribe.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// The answer to whoever lacks a right.
+    pub fn refuse(&self, detail: impl Into<String>) -> Problem {
+        let code = if self.may_log_in {
+            Code::MissingCredential
+        } else {
+            Code::NotAllowed
+        };
+        Problem::new(code, detail)
     }
 
     /// What may be read of the topics that are nobody's own.
@@ -149,13 +167,14 @@ impl Subscribe {
         Ok(match self.hub.open_for(&filter, &start, options, peer) {
             Opened::Stream(stream) => stream.with_handover(handover).into_response(),
             Opened::Over => StatusCode::NO_CONTENT.into_response(),
-            Opened::Full if accepts_event_stream(request.headers()) => come_back_later(),
-            Opened::Full => Problem::new(
-                Code::AtCapacity,
-                "the hub has as many connections as it may; try again later",
-            )
-            .retry_after_s(fastrand::u32(30..=60))
-            .into_response(),
+            Opened::Full => {
+                let detail = "the hub has as many connections as it may; try again later";
+                let problem = Problem::new(Code::AtCapacity, detail);
+                come_back_later_if_stream(
+                    request.headers(),
+                    problem.retry_after_s(fastrand::u32(30..=60)),
+                )
+            }
         })
     }
 
@@ -210,7 +229,10 @@ impl Subscribe {
         if spec.topics.is_empty() && spec.patterns.is_empty() {
             let detail =
                 "no right to subscribe to any public topic; name the topics that you may read";
-            return Err(Problem::new(Code::NotAllowed, detail));
+            return Err(rights.map_or_else(
+                || Problem::new(Code::NotAllowed, detail),
+                |rights| rights.refuse(detail),
+            ));
         }
         Ok(spec)
     }
@@ -268,11 +290,9 @@ fn check_rights(spec: &FilterSpec, rights: &Rights) -> Result<(), Problem> {
         .find(|pattern| !rights.may_read_all_of(pattern))
         .map(Pattern::as_str);
     match topic.or(pattern) {
-        Some(name) => Err(Problem::new(
-            Code::NotAllowed,
-            format!("no right to subscribe to `{name}`"),
-        )
-        .with("topic", name)),
+        Some(name) => Err(rights
+            .refuse(format!("no right to subscribe to `{name}`"))
+            .with("topic", name)),
         None => Ok(()),
     }
 }
@@ -394,9 +414,16 @@ fn peer(extensions: &http::Extensions) -> Peer {
     }
 }
 
-fn accepts_event_stream(headers: &HeaderMap) -> bool {
+/// The answer to a request that can't be served for the time being: a problem, unless the client is one that gives up
+/// for ever on any status but 200 and takes a `retry:` instead.
+pub fn come_back_later_if_stream(headers: &HeaderMap, problem: Problem) -> Response {
     let accepts = headers.get_all(header::ACCEPT).into_iter();
-    accepts
+    let is_stream = accepts
         .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("text/event-stream"))
+        .any(|value| value.contains("text/event-stream"));
+    if is_stream {
+        come_back_later()
+    } else {
+        problem.into_response()
+    }
 }

@@ -44,7 +44,10 @@ impl ApiKeys {
                 grant: Grant::new(&of, &key.grant())?,
             })
         };
-        keys.iter().map(key).collect::<Result<_, String>>().map(Self)
+        keys.iter()
+            .map(key)
+            .collect::<Result<_, String>>()
+            .map(Self)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

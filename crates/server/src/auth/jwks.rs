@@ -80,7 +80,8 @@ impl KeySource {
         match (secret, secret_file, key_file, jwks_url) {
             (Some(secret), None, None, None) => of_secret(secret.reveal().as_bytes()),
             (None, Some(path), None, None) => {
-                let secret = fs::read(path).map_err(|error| format!("`secret_file`, {path}: {error}"))?;
+                let secret =
+                    fs::read(path).map_err(|error| format!("`secret_file`, {path}: {error}"))?;
                 of_secret(secret.trim_ascii())
             }
             (None, None, Some(path), None) => {
@@ -89,7 +90,9 @@ impl KeySource {
                     format!("`key_file`, {path}: is no public key in PEM (RSA, EC P-256 or P-384, Ed25519)")
                 })
             }
-            (None, None, None, Some(url)) => Published::new(url).map(|keys| Self::Published(Arc::new(keys))),
+            (None, None, None, Some(url)) => {
+                Published::new(url).map(|keys| Self::Published(Arc::new(keys)))
+            }
             _ => Err("set one of `secret`, `secret_file`, `key_file` and `jwks_url`".to_owned()),
         }
     }
@@ -103,7 +106,13 @@ impl KeySource {
                 AlgorithmFamily::Ec => &[Algorithm::ES256, Algorithm::ES384],
                 AlgorithmFamily::Ed => &[Algorithm::EdDSA],
             },
-            Self::Published(_) => &[Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA],
+            Self::Published(_) => &[
+                Algorithm::RS256,
+                Algorithm::PS256,
+                Algorithm::ES256,
+                Algorithm::ES384,
+                Algorithm::EdDSA,
+            ],
         }
     }
 
@@ -217,7 +226,9 @@ impl Published {
         }
         let fits = |key: &&PublishedKey| {
             key.key.family().algorithms().contains(&header.alg)
-                && key.algorithm.is_none_or(|algorithm| algorithm == header.alg)
+                && key
+                    .algorithm
+                    .is_none_or(|algorithm| algorithm == header.alg)
                 && (header.kid.is_none() || key.id == header.kid)
         };
         state
@@ -265,7 +276,12 @@ impl Published {
 
     async fn download(&self) -> Result<Vec<PublishedKey>, String> {
         let text = |error: reqwest::Error| error.without_url().to_string();
-        let mut response = self.client.get(self.url.clone()).send().await.map_err(text)?;
+        let mut response = self
+            .client
+            .get(self.url.clone())
+            .send()
+            .await
+            .map_err(text)?;
         if !response.status().is_success() {
             return Err(format!("the answer is {}", response.status()));
         }
@@ -276,7 +292,8 @@ impl Published {
             }
             body.extend_from_slice(&chunk);
         }
-        let set: JwkSet = serde_json::from_slice(&body).map_err(|error| format!("the answer is no key set: {error}"))?;
+        let set: JwkSet = serde_json::from_slice(&body)
+            .map_err(|error| format!("the answer is no key set: {error}"))?;
         let keys: Vec<_> = set.keys.iter().filter_map(published_key).collect();
         if keys.is_empty() {
             return Err("the answer has no key for signatures that can be used".to_owned());
@@ -287,7 +304,10 @@ impl Published {
 
 fn is_local(url: &reqwest::Url) -> bool {
     let host = url.host_str().unwrap_or_default();
-    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let ip = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>();
     host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
@@ -308,7 +328,10 @@ fn published_key(jwk: &jsonwebtoken::jwk::Jwk) -> Option<PublishedKey> {
     }
     Some(PublishedKey {
         id: jwk.common.key_id.clone(),
-        algorithm: jwk.common.key_algorithm.and_then(|name| name.to_string().parse().ok()),
+        algorithm: jwk
+            .common
+            .key_algorithm
+            .and_then(|name| name.to_string().parse().ok()),
         key,
     })
 }

@@ -13,18 +13,17 @@ mod webhook;
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::request::Parts;
 use tidewire::Rights;
 use tidewire::problem::{Code, Problem};
 
 use crate::config::Auth;
-pub(crate) use api_key::ApiKey;
-use api_key::ApiKeys;
-use credential::{Credential, Place};
+pub(crate) use api_key::make as make_api_key;
+use api_key::{ApiKey, ApiKeys};
+pub(crate) use credential::Place;
 use grant::{Grant, Roles};
-pub(crate) use jwks::KeySource;
-pub(crate) use token::{Check, Claims, Issuers, Refused};
+use token::{Check, Issuers, Refused};
+pub(crate) use token::{peek, span};
 use webhook::Webhook;
 
 /// Who sent a request.
@@ -61,13 +60,20 @@ impl Authenticator {
     pub(crate) fn new(auth: &Auth) -> Result<Self, String> {
         let anonymous = auth.anonymous.clone().unwrap_or_default();
         let anonymous_grant = Grant::new("auth.anonymous", &anonymous)?;
+        let issuers = Issuers::new(auth)?;
+        let keys = ApiKeys::new(&auth.keys)?;
+        let webhook = Webhook::new(&auth.webhook)?;
+        let anonymous = Rights {
+            may_log_in: webhook.is_some() || !issuers.is_empty() || !keys.is_empty(),
+            ..anonymous_grant.rights(None)
+        };
         Ok(Self {
-            anonymous: Arc::new(anonymous_grant.rights(None)),
+            anonymous: Arc::new(anonymous),
             anonymous_grant,
             roles: Roles::new(auth)?,
-            issuers: Issuers::new(auth)?,
-            keys: ApiKeys::new(&auth.keys)?,
-            webhook: Webhook::new(&auth.webhook)?,
+            issuers,
+            keys,
+            webhook,
             places: credential::Places {
                 cookie: auth.cookie.clone(),
                 query: auth.query_token,
@@ -75,9 +81,9 @@ impl Authenticator {
         })
     }
 
-    /// Whether there is anything that a client could present.
-    pub(crate) fn takes_credentials(&self) -> bool {
-        self.webhook.is_some() || !self.issuers.is_empty() || !self.keys.is_empty()
+    /// Begins to fetch the keys that issuers publish, for as long as the runtime lives.
+    pub(crate) fn start(&self) {
+        self.issuers.keep_fresh();
     }
 
     /// Who sent a request.
@@ -89,30 +95,40 @@ impl Authenticator {
         let Some(credential) = credential else {
             return Ok(self.anonymous());
         };
-        let place = credential.place;
-        let mut identity = self.check(&credential, now_s).await?;
-        identity.place = Some(place);
-        Ok(identity)
+        let identity = self.judge(&credential.secret, now_s).await?;
+        Ok(Identity {
+            place: Some(credential.place),
+            ..identity
+        })
     }
 
-    async fn check(&self, credential: &Credential, now_s: u64) -> Result<Identity, Problem> {
-        if let Some(key) = self.keys.find(&credential.secret) {
+    /// Whose a credential is.
+    ///
+    /// # Errors
+    /// With the check that it failed.
+    pub(crate) async fn judge(&self, credential: &str, now_s: u64) -> Result<Identity, Problem> {
+        if let Some(key) = self.keys.find(credential) {
             return Ok(self.by_key(key));
         }
         if let Some(webhook) = &self.webhook {
-            let answer = webhook.ask(&credential.secret, now_s).await?;
+            let answer = webhook.ask(credential, now_s).await?;
             let rights = Grant::new("the webhook's answer", &answer.grant)
                 .map_err(|error| Problem::new(Code::AuthUnavailable, error))?;
-            return Ok(self.of_person(answer.user, &rights, &answer.roles, answer.expires_s));
+            return Ok(self.of_person(
+                answer.user.clone(),
+                &rights,
+                &answer.roles,
+                answer.expires_s,
+            ));
         }
-        if credential.secret.starts_with(api_key::PREFIX) {
+        if credential.starts_with(api_key::PREFIX) {
             return Err(unauthorized(Check::Key, "no such API key"));
         }
         let claims = self
             .issuers
-            .verify(&credential.secret, now_s)
+            .verify(credential, now_s)
             .await
-            .map_err(refused)?;
+            .map_err(|failed| refused(&failed))?;
         let rights = Grant::new("the token", &claims.grant)
             .map_err(|error| unauthorized(Check::Rights, &error))?;
         Ok(self.of_person(claims.user, &rights, &claims.roles, Some(claims.expires_s)))
@@ -163,22 +179,13 @@ impl Authenticator {
 }
 
 /// The answer to a credential that does not stand.
-fn refused(refused: Refused) -> Problem {
-    if refused.check == Check::Unavailable {
-        return Problem::new(Code::AuthUnavailable, refused.detail).retry_after_s(5);
+fn refused(failed: &Refused) -> Problem {
+    if failed.check == Check::Unavailable {
+        return Problem::new(Code::AuthUnavailable, failed.detail.as_str()).retry_after_s(5);
     }
-    unauthorized(refused.check, &refused.detail)
+    unauthorized(failed.check, &failed.detail)
 }
 
 fn unauthorized(check: Check, detail: &str) -> Problem {
     Problem::new(Code::BadCredential, detail).with("check", check.as_str())
-}
-
-/// Whether a client is one that keeps its connection open for events.
-pub(crate) fn wants_events(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(http::header::ACCEPT)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("text/event-stream"))
 }

@@ -3,8 +3,6 @@
 //! What is checked follows RFC 8725: the algorithm is one that the key is meant for, whatever the token's header says,
 //! and a header with a critical extension is refused.
 
-use std::fmt;
-
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde::Deserialize;
@@ -85,8 +83,6 @@ pub(crate) struct Claims {
     pub(crate) roles: Vec<String>,
     pub(crate) grant: Grant,
     pub(crate) expires_s: u64,
-    /// The issuer's name in the configuration.
-    pub(crate) issuer: String,
 }
 
 /// Everybody whose tokens count.
@@ -109,11 +105,23 @@ impl Issuers {
             Issuer::new(issuer, auth)
                 .map_err(|error| format!("auth.issuers, `{}`: {error}", issuer.label(index)))
         };
-        auth.issuers.iter().enumerate().map(issuer).collect::<Result<_, _>>().map(Self)
+        auth.issuers
+            .iter()
+            .enumerate()
+            .map(issuer)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Begins to fetch published keys.
+    pub(crate) fn keep_fresh(&self) {
+        for issuer in &self.0 {
+            issuer.keys.keep_fresh();
+        }
     }
 
     /// Checks a token.
@@ -124,15 +132,12 @@ impl Issuers {
         let (header, claims) = peek(token)?;
         let of = claims.get("iss").and_then(Value::as_str);
         let mut furthest: Option<Refused> = None;
-        for (index, issuer) in self.0.iter().enumerate() {
+        for issuer in &self.0 {
             if issuer.config.issuer.is_some() && issuer.config.issuer.as_deref() != of {
                 continue;
             }
             match issuer.verify(token, &header, now_s).await {
-                Ok(claims) => {
-                    let issuer = issuer.config.label(index);
-                    return Ok(Claims { issuer, ..claims });
-                }
+                Ok(claims) => return Ok(claims),
                 Err(refused) => {
                     if furthest
                         .as_ref()
@@ -149,7 +154,10 @@ impl Issuers {
     fn foreign(&self, of: Option<&str>) -> Refused {
         let detail = match of {
             _ if self.0.is_empty() => "this hub takes no tokens".to_owned(),
-            Some(of) => format!("the token is from `{}` (`iss`), which this hub does not trust", shown(of)),
+            Some(of) => format!(
+                "the token is from `{}` (`iss`), which this hub does not trust",
+                shown(of)
+            ),
             None => "the token does not say who issued it (`iss`)".to_owned(),
         };
         Refused::new(Check::Issuer, detail)
@@ -174,7 +182,10 @@ impl Issuer {
         let keys = KeySource::new(issuer)?;
         let algorithms = match &issuer.algorithms[..] {
             [] => keys.algorithms().to_vec(),
-            names => names.iter().map(|name| algorithm(name)).collect::<Result<_, _>>()?,
+            names => names
+                .iter()
+                .map(|name| algorithm(name))
+                .collect::<Result<_, _>>()?,
         };
         if let Some(name) = algorithms.iter().find(|&&algorithm| !keys.fits(algorithm)) {
             return Err(format!("`algorithms`: {name:?} does not go with the key"));
@@ -223,7 +234,12 @@ impl Issuer {
         Err(failure)
     }
 
-    fn decode(&self, token: &str, key: &DecodingKey, now_s: u64) -> Result<Map<String, Value>, Refused> {
+    fn decode(
+        &self,
+        token: &str,
+        key: &DecodingKey,
+        now_s: u64,
+    ) -> Result<Map<String, Value>, Refused> {
         // One family at a time, or the library holds the key against the algorithms that it is not for.
         let mut validation = self.validation.clone();
         validation
@@ -236,15 +252,20 @@ impl Issuer {
 
     fn explain(&self, token: &str, error: &ErrorKind, now_s: u64) -> Refused {
         // Only after its signature was found good does the library look at a claim.
-        let claim = |name: &str| peek(token).ok().and_then(|(_, claims)| claims.get(name).cloned());
+        let claim = |name: &str| {
+            peek(token)
+                .ok()
+                .and_then(|(_, claims)| claims.get(name).cloned())
+        };
         let ago = |name: &str| {
             let at = claim(name).and_then(|value| value.as_f64()).unwrap_or(0.0) as u64;
             span(now_s.abs_diff(at))
         };
         match error {
-            ErrorKind::ExpiredSignature => {
-                Refused::new(Check::Expired, format!("the token expired {} ago", ago("exp")))
-            }
+            ErrorKind::ExpiredSignature => Refused::new(
+                Check::Expired,
+                format!("the token expired {} ago", ago("exp")),
+            ),
             ErrorKind::ImmatureSignature => Refused::new(
                 Check::NotBefore,
                 format!("the token is valid in {} only (`nbf`)", ago("nbf")),
@@ -261,19 +282,24 @@ impl Issuer {
                     self.config.audience.join(", ")
                 ),
             ),
-            ErrorKind::InvalidIssuer => Refused::new(Check::Issuer, "the token is from another issuer (`iss`)"),
+            ErrorKind::InvalidIssuer => {
+                Refused::new(Check::Issuer, "the token is from another issuer (`iss`)")
+            }
             ErrorKind::MissingRequiredClaim(name) => {
                 Refused::new(Check::Claim, format!("the token has no `{name}`"))
             }
-            ErrorKind::InvalidClaimFormat(name) => {
-                Refused::new(Check::Claim, format!("the token's `{name}` is of the wrong type"))
-            }
-            ErrorKind::InvalidAlgorithm => {
-                Refused::new(Check::Algorithm, "the token's algorithm does not go with the issuer's key")
-            }
-            ErrorKind::InvalidSignature => {
-                Refused::new(Check::Signature, "the token's signature is not the issuer's")
-            }
+            ErrorKind::InvalidClaimFormat(name) => Refused::new(
+                Check::Claim,
+                format!("the token's `{name}` is of the wrong type"),
+            ),
+            ErrorKind::InvalidAlgorithm => Refused::new(
+                Check::Algorithm,
+                "the token's algorithm does not go with the issuer's key",
+            ),
+            ErrorKind::InvalidSignature => Refused::new(
+                Check::Signature,
+                "the token's signature is not the issuer's",
+            ),
             _ => Refused::new(Check::Format, "the token can't be read"),
         }
     }
@@ -307,13 +333,15 @@ impl Issuer {
             roles,
             grant,
             expires_s: expires_s.saturating_add(self.validation.leeway),
-            issuer: String::new(),
         })
     }
 }
 
 fn claim_type(name: &str, wanted: &str) -> Refused {
-    Refused::new(Check::Claim, format!("the token's `{name}` is not {wanted}"))
+    Refused::new(
+        Check::Claim,
+        format!("the token's `{name}` is not {wanted}"),
+    )
 }
 
 /// A list of names, or names with spaces between them, as in OAuth's `scope`.
@@ -342,7 +370,10 @@ pub(crate) fn peek(token: &str) -> Result<(Header, Map<String, Value>), Refused>
         _ => Refused::new(Check::Format, "the token's header can't be read"),
     })?;
     if header.crit.is_some() {
-        return Err(Refused::new(Check::Format, "the token's header has critical extensions (`crit`)"));
+        return Err(Refused::new(
+            Check::Format,
+            "the token's header has critical extensions (`crit`)",
+        ));
     }
     let claims = jsonwebtoken::dangerous::insecure_decode_claims(token)
         .map_err(|_| Refused::new(Check::Format, "the token's claims can't be read"))?;
@@ -357,11 +388,8 @@ fn algorithm(name: &str) -> Result<Algorithm, String> {
 }
 
 /// What somebody else wrote, short and harmless in a log and on a terminal.
-pub(crate) fn shown(text: &str) -> impl fmt::Display {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(100)
-        .collect::<String>()
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
 /// A length of time for people: the largest unit is enough.

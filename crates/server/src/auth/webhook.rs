@@ -78,7 +78,8 @@ impl Webhook {
         let Some(url) = &config.url else {
             return Ok(None);
         };
-        let url = reqwest::Url::parse(url.reveal()).map_err(|error| format!("auth.webhook.url: {error}"))?;
+        let url = reqwest::Url::parse(url.reveal())
+            .map_err(|error| format!("auth.webhook.url: {error}"))?;
         let client = reqwest::Client::builder()
             .timeout(config.timeout)
             .redirect(reqwest::redirect::Policy::none())
@@ -133,7 +134,11 @@ impl Webhook {
     async fn decide(&self, credential: &str, now_s: u64) -> Result<Decision, String> {
         let text = |error: reqwest::Error| error.without_url().to_string();
         let body = json!({ "credential": credential }).to_string();
-        let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
+        let request = self
+            .client
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .body(body);
         let mut response = request.send().await.map_err(text)?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(text)? {
@@ -144,7 +149,8 @@ impl Webhook {
         }
         match response.status() {
             StatusCode::OK => {
-                let document: Document = serde_json::from_slice(&body).map_err(|error| format!("the answer can't be read: {error}"))?;
+                let document: Document = serde_json::from_slice(&body)
+                    .map_err(|error| format!("the answer can't be read: {error}"))?;
                 Ok(Decision::Allowed(Arc::new(Answer {
                     user: document.user,
                     roles: document.roles,
@@ -153,13 +159,17 @@ impl Webhook {
                         publish: document.publish,
                         admin: document.admin,
                     },
-                    expires_s: document.expires_in_s.map(|seconds| now_s.saturating_add(seconds)),
+                    expires_s: document
+                        .expires_in_s
+                        .map(|seconds| now_s.saturating_add(seconds)),
                 })))
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let refusal: Refusal = serde_json::from_slice(&body).unwrap_or_default();
-                let reason = refusal.reason.unwrap_or_else(|| "the credential was refused".to_owned());
-                Ok(Decision::Refused(shown(&reason).to_string()))
+                let reason = refusal
+                    .reason
+                    .unwrap_or_else(|| "the credential was refused".to_owned());
+                Ok(Decision::Refused(shown(&reason)))
             }
             status => Err(format!("the answer is {status}")),
         }
