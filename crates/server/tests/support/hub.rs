@@ -55,6 +55,11 @@ impl Hub {
         self.wait_until_ready();
     }
 
+    /// What it wrote so far.
+    pub(crate) fn output(&self) -> String {
+        fs::read_to_string(self.folder.path().join(OUTPUT)).expect("its output is a file")
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
