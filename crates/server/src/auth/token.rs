@@ -296,9 +296,14 @@ impl Issuer {
                 Check::Algorithm,
                 "the token's algorithm does not go with the issuer's key",
             ),
-            ErrorKind::InvalidSignature => Refused::new(
+            // Its other parts were decoded before.
+            ErrorKind::InvalidSignature | ErrorKind::Base64(_) => Refused::new(
                 Check::Signature,
                 "the token's signature is not the issuer's",
+            ),
+            ErrorKind::Json(_) => Refused::new(
+                Check::Claim,
+                "one of `exp`, `nbf`, `aud`, `iss` and `sub` is of the wrong type",
             ),
             _ => Refused::new(Check::Format, "the token can't be read"),
         }
