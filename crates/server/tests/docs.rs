@@ -44,19 +44,19 @@ fn defaults() -> BTreeMap<String, String> {
         .unwrap();
     let table: toml::Table = String::from_utf8(output.stdout).unwrap().parse().unwrap();
     let mut defaults = BTreeMap::new();
+    flatten("", table, &mut defaults);
+    defaults
+}
+
+fn flatten(before: &str, table: toml::Table, settings: &mut BTreeMap<String, String>) {
     for (name, value) in table {
         match value {
-            toml::Value::Table(settings) => {
-                for (setting, value) in settings {
-                    defaults.insert(format!("{name}.{setting}"), value.to_string());
-                }
-            }
+            toml::Value::Table(inner) => flatten(&format!("{before}{name}."), inner, settings),
             value => {
-                defaults.insert(name, value.to_string());
+                settings.insert(format!("{before}{name}"), value.to_string());
             }
         }
     }
-    defaults
 }
 
 /// The rows of all tables of settings: name, default, unit, meaning.
