@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod command;
 mod cookies;
 mod forged;
 mod issuer;
