@@ -87,9 +87,7 @@ async fn create_metric(
     let created = service
         .metrics
         .create_metric(new.name, new.unit, new.description);
-    let metric = created
-        .await
-        .map_err(|failed| refusal(failed, METRIC_SHAPE))?;
+    let metric = created.await.map_err(refusal)?;
     let address = [(header::LOCATION, format!("/metrics/{}", metric.id))];
     Ok((
         StatusCode::CREATED,
@@ -112,9 +110,7 @@ async fn create_reading(
     let created = service
         .metrics
         .create_reading(metric_id, new.value, recorded_at);
-    let reading = created
-        .await
-        .map_err(|failed| refusal(failed, READING_SHAPE))?;
+    let reading = created.await.map_err(refusal)?;
     Ok((StatusCode::CREATED, Json(ReadingJson::from(&reading))).into_response())
 }
 
@@ -177,14 +173,11 @@ fn parse<T: DeserializeOwned>(json: &[u8], shape: &str) -> Result<T, Problem> {
 /// Most characters of what serde says, which repeats names and texts of any length.
 const ERROR_CHARS_MAX: usize = 300;
 
-fn refusal(failed: Failed<Problem>, shape: &str) -> Problem {
+fn refusal(failed: Failed<Problem>) -> Problem {
     match failed {
-        Failed::Invalid(invalid) => {
-            let detail = format!("{}; {shape}", invalid.detail);
-            Problem::new(Code::BadDocument, detail)
-                .with("field", invalid.field)
-                .with("reason", invalid.reason)
-        }
+        Failed::Invalid(invalid) => Problem::new(Code::BadDocument, invalid.detail)
+            .with("field", invalid.field)
+            .with("reason", invalid.reason),
         Failed::UnknownMetric => unknown_metric(),
         Failed::NotAnnounced(problem) => problem,
     }
