@@ -71,7 +71,7 @@ node_runtime() {
     node_is_new_enough "$node" || fail "Node $node_version does not run here ($node)"
 }
 
-# npm_packages FOLDER: what its lock file names.
+# npm_packages FOLDER: what its lock file says.
 npm_packages() {
     local folder=$1 stamp=$1/node_modules/.lock-digest want
     want=$(digest "$folder/package-lock.json")
