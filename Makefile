@@ -1,6 +1,6 @@
 # Every task of the project. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test scale lint bench bench-peers bench-smoke bench-build
+.PHONY: help setup run run-server run-client test scale lint bench bench-peers bench-smoke bench-build
 
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,6 +10,16 @@ setup: ## Install what the tests need beside Rust (does only what is missing)
 
 run: ## Build the hub and serve on http://127.0.0.1:8080
 	cargo run --release
+
+run-server: ## The same on http://127.0.0.1:8089, the port of the Go sample
+	cargo run --release -- --listen 127.0.0.1:8089
+
+run-client: examples/node-client/node_modules ## Follow the metrics sample with Node (needs npm and Node 22.12)
+	PATH="$(CURDIR)/.tools/bin:$$PATH" node examples/node-client/client.mjs
+
+examples/node-client/node_modules: examples/node-client/package-lock.json
+	npm ci --prefix examples/node-client --no-audit --no-fund
+	touch $@
 
 test: setup ## Run every test
 	cargo test --workspace

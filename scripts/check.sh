@@ -21,4 +21,9 @@ if git grep -nE 'unbounded(_channel)?\(' -- 'crates/*.rs'; then
     echo 'A queue without a bound.'
     failed=1
 fi
+
+if git grep -nE '\b(axum|http|hyper|tower|tidewire|tidewire_core|crate)::' -- 'crates/server/src/services/*/domain/*.rs'; then
+    echo 'A domain knows neither HTTP nor the hub.'
+    failed=1
+fi
 exit "$failed"

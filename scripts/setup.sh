@@ -4,7 +4,8 @@
 #
 #   from                    what                                   where
 #   apt                     chromium, curl, node + npm, python3    the machine
-#   npm (lock file)         JavaScript clients, playwright-core    crates/server/tests/clients/node_modules
+#   npm (lock files)        JavaScript clients, playwright-core    crates/server/tests/clients/node_modules
+#                           what the Node example needs            examples/node-client/node_modules
 #   npm                     Node, where the machine's is too old   .tools/node
 #   pip (pinned)            Python clients                         .venv
 #
@@ -70,13 +71,14 @@ node_runtime() {
     node_is_new_enough "$node" || fail "Node $node_version does not run here ($node)"
 }
 
+# npm_packages FOLDER: what its lock file says.
 npm_packages() {
-    local stamp=$clients/node_modules/.lock-digest want
-    want=$(digest $clients/package-lock.json)
-    [ "$(cat $stamp 2>/dev/null)" != "$want" ] || return 0
-    say "npm: installing the JavaScript clients"
-    npm ci --prefix $clients --no-audit --no-fund --loglevel=error --ignore-scripts >/dev/null
-    echo "$want" >$stamp
+    local folder=$1 stamp=$1/node_modules/.lock-digest want
+    want=$(digest "$folder/package-lock.json")
+    [ "$(cat "$stamp" 2>/dev/null)" != "$want" ] || return 0
+    say "npm: installing the packages of $folder"
+    npm ci --prefix "$folder" --no-audit --no-fund --loglevel=error --ignore-scripts >/dev/null
+    echo "$want" >"$stamp"
 }
 
 python_packages() {
@@ -95,5 +97,6 @@ exec 9>.tools/lock
 flock 9 # two runs at once would install into the same folders
 apt_packages
 node_runtime
-npm_packages
+npm_packages $clients
+npm_packages examples/node-client
 python_packages

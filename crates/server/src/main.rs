@@ -37,7 +37,10 @@ fn main() -> ExitCode {
 /// Runs a command that needs the configuration.
 fn configured(settings: &Settings, command: impl FnOnce(&Config) -> Exit) -> Exit {
     match config::load(settings) {
-        Ok(config) => command(&config),
+        Ok(mut config) => {
+            services::add_history_rules(&mut config);
+            command(&config)
+        }
         Err(error) => {
             client::notice(format_args!("error: {error}"));
             Exit::Usage

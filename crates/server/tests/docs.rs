@@ -107,8 +107,13 @@ fn the_publishers_guide_shows_what_happens() {
     follow("docs/guide-publish.md");
 }
 
+#[test]
+fn the_guide_for_those_who_come_from_the_go_sample_shows_what_happens() {
+    follow("docs/coming-from-go-sse-sample.md");
+}
+
 /// Where the guides' hub is, and what its ids begin with.
-const GUIDES_HUB: &str = "127.0.0.1:8080";
+const GUIDES_HUBS: [&str; 2] = ["127.0.0.1:8080", "127.0.0.1:8089"];
 const GUIDES_EPOCH: &str = "~e9z9tzyr-";
 /// How much longer a stream that has shown what it should is watched for more.
 const REST: Duration = Duration::from_millis(300);
@@ -122,11 +127,17 @@ fn follow(guide: &str) {
     });
     let epoch = head.split_once("last-event-id: ").expect("a position").1;
     let epoch = &epoch[..=epoch.find('-').expect("an epoch")];
-    let run_here = |command: &str, expected: Option<&str>| {
+    // What has a UUID in the guide, and which one it has here.
+    let mut uuids = BTreeMap::<String, String>::new();
+    let run_here = |command: &str, expected: Option<&str>, uuids: &BTreeMap<String, String>| {
         let here = |text: &str| text.replace(epoch, GUIDES_EPOCH);
-        let command = command
-            .replace(GUIDES_HUB, &host)
-            .replace(GUIDES_EPOCH, epoch);
+        let mut command = command.replace(GUIDES_EPOCH, epoch);
+        for guides_hub in GUIDES_HUBS {
+            command = command.replace(guides_hub, &host);
+        }
+        for (guides, here) in uuids {
+            command = command.replace(guides.as_str(), here);
+        }
         let is_all = |text: &str| expected.is_some_and(|all| steady(&here(text)) == steady(all));
         here(&run(&command, is_all))
     };
@@ -136,12 +147,16 @@ fn follow(guide: &str) {
     for block in text.split("\n```").skip(1).step_by(2) {
         let (language, block) = block.split_once('\n').unwrap();
         match language {
-            "sh" => drop(run_here(block, None)),
+            "sh" => drop(run_here(block, None, &uuids)),
             "console" => {
                 for shown in format!("\n{block}").split("\n$ ").skip(1) {
                     let (command, expected) = command_and_output(shown);
-                    let printed = run_here(&command, Some(&expected));
+                    let printed = run_here(&command, Some(&expected), &uuids);
                     assert_eq!(steady(&printed), steady(&expected), "{guide}: {command}");
+                    for (guides, here) in uuids_in(&expected).zip(uuids_in(&printed)) {
+                        let known = uuids.entry(guides.to_owned()).or_insert(here.to_owned());
+                        assert_eq!(known, here, "{guide}: {guides} after {command}");
+                    }
                 }
                 blocks += 1;
             }
@@ -190,18 +205,28 @@ fn run(command: &str, is_all: impl Fn(&str) -> bool) -> String {
     text
 }
 
-/// Output without what differs from run to run: the jitter of `retry:`, times, and blank lines at the end.
+/// Output without what differs from run to run: the jitter of `retry:`, times, UUIDs, and blank lines at the end.
 fn steady(output: &str) -> String {
-    let line = |line: &str| match (
-        line.starts_with("retry: "),
-        line.split_once("\"published_at\":\""),
-    ) {
-        (true, _) => "retry: …".to_owned(),
-        (false, Some((before, after))) => format!("{before}{}", &after[after.find('"').unwrap()..]),
-        _ => line.to_owned(),
+    let differs = |part: &&str| is_uuid(part) || part.parse::<jiff::Timestamp>().is_ok();
+    let line = |line: &str| {
+        if line.starts_with("retry: ") {
+            return "retry: …".to_owned();
+        }
+        let parts = line.split('"');
+        let steady = parts.map(|part| if differs(&part) { "…" } else { part });
+        steady.collect::<Vec<_>>().join("\"")
     };
     let lines: Vec<_> = output.lines().map(line).collect();
     lines.join("\n").trim_end().to_owned()
+}
+
+/// The UUIDs among the strings of JSON.
+fn uuids_in(output: &str) -> impl Iterator<Item = &str> {
+    output.split('"').filter(|part| is_uuid(part))
+}
+
+fn is_uuid(text: &str) -> bool {
+    uuid::Uuid::try_parse(text).is_ok()
 }
 
 #[test]

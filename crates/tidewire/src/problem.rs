@@ -48,6 +48,7 @@ codes! {
     Proxied "proxied" FORBIDDEN "An open hub serves no proxy";
     NotFound "not_found" NOT_FOUND "There is nothing at this address";
     NoSuchConnection "no_such_connection" NOT_FOUND "There is no such connection";
+    NoSuchMetric "no_such_metric" NOT_FOUND "There is no such metric";
     WrongMethod "wrong_method" METHOD_NOT_ALLOWED "The method does not fit the address";
     HeadTimeout "head_timeout" REQUEST_TIMEOUT "The request's head took too long";
     BodyTimeout "body_timeout" REQUEST_TIMEOUT "The request's body took too long";
@@ -57,7 +58,7 @@ codes! {
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
     EventTooLarge "event_too_large" PAYLOAD_TOO_LARGE "The event is too large";
     UriTooLong "uri_too_long" URI_TOO_LONG "The address is too long";
-    BadDocument "bad_document" UNPROCESSABLE_ENTITY "The document is no event";
+    BadDocument "bad_document" UNPROCESSABLE_ENTITY "The document does not fit";
     TopicMissing "topic_missing" UNPROCESSABLE_ENTITY "The event has no topic";
     BadTopic "bad_topic" UNPROCESSABLE_ENTITY "The topic is not valid";
     TooManyTopics "too_many_topics" UNPROCESSABLE_ENTITY "Too many topics";

@@ -36,7 +36,7 @@ pub(super) async fn next_chunk(body: &mut Body, limits: &Limits) -> Result<Optio
 }
 
 /// A whole body.
-pub(super) async fn read(
+pub(crate) async fn read(
     mut body: Body,
     headers: &HeaderMap,
     limits: &Limits,
@@ -60,7 +60,7 @@ pub(super) async fn read(
 
 fn too_large(bytes_max: usize) -> Problem {
     let detail = format!(
-        "a body may have {bytes_max} bytes (`limits.body_bytes_max`); a stream of `application/x-ndjson` may be of any length"
+        "a body may have {bytes_max} bytes (`limits.body_bytes_max`); only a stream of `application/x-ndjson` to `/events` may be of any length"
     );
     Problem::new(Code::BodyTooLarge, detail).with("max", bytes_max)
 }

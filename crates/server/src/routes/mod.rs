@@ -1,13 +1,13 @@
 //! Every address that the hub serves, put together from its doors.
 
 mod admin;
-mod body;
+pub(crate) mod body;
 mod document;
 mod guard;
 mod health;
 mod ndjson;
 mod page;
-mod publish;
+pub(crate) mod publish;
 mod topics;
 
 use std::any::Any;
@@ -75,7 +75,7 @@ async fn not_found(request: Request) -> Problem {
     Problem::new(Code::NotFound, detail)
 }
 
-async fn wrong_method(request: Request) -> Problem {
+pub(crate) async fn wrong_method(request: Request) -> Problem {
     let detail = format!(
         "`{}` takes no {}; see the `Allow` header",
         request.uri().path(),

@@ -108,7 +108,7 @@ pub(super) fn check(
 }
 
 /// Whether the sender may publish to all of these topics.
-pub(super) fn check_right<'a>(
+pub(crate) fn check_right<'a>(
     rights: Option<&Rights>,
     mut topics: impl Iterator<Item = &'a str>,
 ) -> Result<(), Problem> {
