@@ -9,6 +9,7 @@
 //! | [`encode`], [`decode`] | the event stream format, both ways |
 //! | [`log`] | every event once, bounded, with chains by topic and pattern |
 //! | [`filter`] | what a client reads, interned |
+//! | [`coalesce`] | how long readers may wait for news |
 //! | [`subscribe`], [`subscription`] | where a client starts; a position, and what to send from there |
 //! | [`limits`] | every fixed limit, with the threat that it stops |
 //!
@@ -16,6 +17,7 @@
 //! subscriptions until each says [`Idle`](subscription::Poll::Idle). Then every subscription has been given every
 //! matching event after its position, in the log's order, or was told by a `gap` or a close that it was not.
 
+pub mod coalesce;
 pub mod decode;
 pub mod encode;
 pub mod event;

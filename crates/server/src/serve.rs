@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use tidewire::broker::MemoryBroker;
+use tidewire::core::coalesce::CoalesceRule;
 use tidewire::core::log::{Retention, RetentionRule};
 use tidewire::core::subscription::SlowClient;
 use tidewire::{AtCapacity, Hub, Pattern, ServeOptions};
@@ -113,6 +114,7 @@ fn hub(config: &Config) -> Result<Hub, String> {
             config::SlowClient::Close => SlowClient::Close,
             config::SlowClient::Skip => SlowClient::Skip,
         })
+        .coalesce(coalescing(&config.stream)?)
         .heartbeat(config.stream.heartbeat)
         .retry(config.stream.retry)
         .stall_timeout(limits.stall_timeout)
@@ -148,6 +150,19 @@ fn retention(history: &config::History) -> Result<Retention, String> {
             .map(rule)
             .collect::<Result<_, String>>()?,
     })
+}
+
+fn coalescing(stream: &config::Stream) -> Result<Vec<CoalesceRule>, String> {
+    let rule = |rule: &config::CoalesceRule| {
+        let pattern = Pattern::new(&rule.pattern).map_err(|error| {
+            format!("stream.coalesce: `{}` is no pattern: {error}", rule.pattern)
+        })?;
+        Ok(CoalesceRule {
+            pattern,
+            window_ms: u32::try_from(rule.window.as_millis()).unwrap_or(u32::MAX),
+        })
+    };
+    stream.coalesce.iter().map(rule).collect()
 }
 
 fn millis(duration: Duration) -> u64 {

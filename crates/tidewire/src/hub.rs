@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use tidewire_core::coalesce::{CoalesceRule, Touched};
 use tidewire_core::event::Event;
-use tidewire_core::filter::{FilterKey, FilterSpec};
+use tidewire_core::filter::FilterSpec;
 use tidewire_core::id::{Epoch, NativeId};
 use tidewire_core::log::{HistoryPage, Log, LogStats, Retention, TopicInfo};
 use tidewire_core::subscribe::{Start, Subscribed};
@@ -16,7 +17,7 @@ use tidewire_core::topic::Topic;
 use tokio::sync::Notify;
 
 use crate::broker::{Broker, EventId, IdempotencyKey, MemoryBroker, Publication, Tail};
-use crate::clock::now_ms;
+use crate::clock::{Moment, now_ms};
 use crate::connections::{Admission, AtCapacity, Connection, ConnectionId, Connections};
 use crate::counters::{Counters, Totals};
 use crate::fanout::{self, Inbox};
@@ -69,12 +70,13 @@ impl Shared {
         result
     }
 
-    pub(crate) fn take_touched(&self, filters: &mut Vec<FilterKey>) {
-        self.log.write().take_touched(filters);
+    pub(crate) fn take_touched(&self, touched: &mut Vec<Touched>) {
+        self.log.write().take_touched(touched);
     }
 
-    pub(crate) fn expire(&self, now_ms: u64) {
-        self.log.write().expire(now_ms);
+    /// Drops events that are too old.
+    pub(crate) fn expire(&self) {
+        self.log.write().expire(now_ms());
     }
 
     /// Ends what the hub knows of a connection. Only the first call for a connection does anything.
@@ -100,9 +102,7 @@ impl Shared {
     pub(crate) fn close_stalled(&self, connection: &Connection) {
         connection.request_close(CloseReason::Stalled);
         self.end_connection(connection.id, CloseReason::Stalled);
-        if let Some(cut_off) = &connection.cut_off {
-            cut_off.notify_one();
-        }
+        connection.cut_off();
     }
 }
 
@@ -122,6 +122,7 @@ pub struct Hub {
 pub struct HubBuilder {
     settings: Settings,
     retention: Retention,
+    coalescing: Vec<CoalesceRule>,
     connections_max: usize,
     at_capacity: AtCapacity,
     broker: Option<Box<dyn Broker>>,
@@ -142,6 +143,7 @@ impl Default for HubBuilder {
         Self {
             settings,
             retention: Retention::default(),
+            coalescing: Vec::new(),
             connections_max: 10_000,
             at_capacity: AtCapacity::default(),
             broker: None,
@@ -175,6 +177,15 @@ impl HubBuilder {
     #[must_use]
     pub fn slow_client(mut self, slow_client: SlowClient) -> Self {
         self.settings.slow_client = slow_client;
+        self
+    }
+
+    /// Lets streams wait for more events, to get several with one write: a stream all of whose topics and patterns are
+    /// under rules is woken at most once in the shortest of their windows. An event waits no longer than that, and
+    /// the end of a topic, heartbeats and closes don't wait. Default: no rules.
+    #[must_use]
+    pub fn coalesce(mut self, rules: Vec<CoalesceRule>) -> Self {
+        self.coalescing = rules;
         self
     }
 
@@ -236,11 +247,9 @@ impl HubBuilder {
     pub fn build(self) -> Hub {
         let memory =
             || Box::new(MemoryBroker::new(Duration::from_mins(5), 100_000)) as Box<dyn Broker>;
+        let log = Log::new(Epoch::from_random(fastrand::u64(..)), self.retention);
         let shared = Arc::new(Shared {
-            log: RwLock::new(Log::new(
-                Epoch::from_random(fastrand::u64(..)),
-                self.retention,
-            )),
+            log: RwLock::new(log.with_coalescing(self.coalescing)),
             connections: Connections::new(self.connections_max, self.at_capacity),
             counters: Counters::default(),
             settings: self.settings,
@@ -444,10 +453,9 @@ impl Hub {
         peer: Peer,
     ) -> Opened {
         let shared = &self.shared;
-        let now_ms = now_ms();
         let mut log = shared.log.write();
         let key = log.acquire_filter(filter);
-        let subscribed = log.subscribe(key, start, shared.settings.slow_client, now_ms);
+        let subscribed = log.subscribe(key, start, shared.settings.slow_client, now_ms());
         let Subscribed::Stream {
             subscription,
             starts_after,
@@ -465,7 +473,12 @@ impl Hub {
             (Some(_), _) => None,
         };
         let checkpoint = gap.is_none().then_some(starts_after);
-        let connection = Arc::new(Connection::new(key, peer.remote, peer.cut_off, now_ms));
+        let connection = Arc::new(Connection::new(
+            key,
+            peer.remote,
+            peer.cut_off,
+            Moment::now(),
+        ));
         match shared.connections.admit(&connection) {
             Admission::Admitted => {}
             Admission::Evicting(evicted) => {
@@ -595,8 +608,8 @@ fn describe(log: &Log, connection: &Connection) -> Option<ConnectionInfo> {
         id: connection.id,
         topics,
         patterns,
-        remote: connection.remote,
-        connected_ms: connection.connected_ms,
+        remote: connection.remote(),
+        connected_ms: connection.connected_ms(),
         delivered: connection.delivered.load(Ordering::Relaxed),
         lag: log.count_from(connection.filter, connection.place.load(Ordering::Relaxed)),
     })
@@ -605,13 +618,11 @@ fn describe(log: &Log, connection: &Connection) -> Option<ConnectionInfo> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::now_ms;
     use crate::live::jittered;
 
     #[test]
     fn the_longest_duration_is_never_and_not_at_once() {
         let longest = millis(Duration::MAX);
-        assert!(now_ms().checked_add(longest).is_some());
         assert!(jittered(longest) >= longest);
         assert_eq!(1_500, millis(Duration::from_millis(1_500)));
     }

@@ -40,6 +40,7 @@ pub mod query;
 pub mod serve;
 pub mod stream;
 pub mod subscribe;
+mod waiting;
 
 pub use tidewire_core as core;
 pub use tidewire_core::{Event, Pattern, Topic};

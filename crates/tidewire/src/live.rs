@@ -8,6 +8,7 @@ use tidewire_core::filter::FilterKey;
 use tidewire_core::id::{NativeId, Tombstone};
 use tidewire_core::subscription::{Batch, CloseReason, Poll, Subscription};
 
+use crate::clock::Moment;
 use crate::connections::Connection;
 use crate::hub::Hub;
 use crate::stream::{Heartbeat, StreamOptions};
@@ -91,15 +92,10 @@ impl Live {
     }
 
     /// Notes how a write went: how many bytes the socket took, and whether that was all there was.
-    pub(crate) fn note_write(&self, n: usize, complete: bool, now_ms: u64) {
-        let connection = &self.connection;
-        if n > 0 {
-            connection.active_ms.store(now_ms, Ordering::Relaxed);
-        }
-        if complete {
-            connection.blocked_ms.store(0, Ordering::Relaxed);
-        } else if n > 0 || connection.blocked_ms.load(Ordering::Relaxed) == 0 {
-            connection.blocked_ms.store(now_ms, Ordering::Relaxed);
+    pub(crate) fn note_write(&self, n: usize, complete: bool, now: Moment) {
+        // One that takes nothing time and again is blocked since the first time.
+        if n > 0 || !self.connection.is_blocked() {
+            self.connection.note_active(now, !complete);
         }
     }
 

@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll as TaskPoll};
 
 use axum::body::Body;
@@ -21,7 +20,7 @@ use tidewire_core::encode;
 use tidewire_core::id::NativeId;
 use tidewire_core::subscription::{Batch, Poll, Subscription};
 
-use crate::clock::now_ms;
+use crate::clock::Moment;
 use crate::connections::{Connection, ConnectionId};
 use crate::hub::Hub;
 use crate::live::{Live, far_retry_ms, jittered};
@@ -92,6 +91,7 @@ impl EventStream {
                 live: Some(live),
                 handover: None,
                 begun: false,
+                has_all: false,
             },
             connection: id,
             resume_id,
@@ -167,6 +167,9 @@ struct StreamBody {
     handover: Option<Arc<Handover>>,
     /// Whether bytes were handed over.
     begun: bool,
+    /// Whether the last look found all that there was. Then there is more only if somebody says so: what comes
+    /// while a frame is written waits for its wake-up, and joins what comes until then.
+    has_all: bool,
 }
 
 /// A stream that ended within an event. As an error it makes the server break the connection off, where a clean end
@@ -218,8 +221,10 @@ impl http_body::Body for StreamBody {
         };
         let connection = live.connection().clone();
         // Before anything is looked at, so that news which comes in between is not missed.
-        connection.waker.register(cx.waker());
-        connection.blocked_ms.store(0, Ordering::Relaxed);
+        let told = connection.look(cx.waker());
+        if this.has_all && !told {
+            return TaskPoll::Pending;
+        }
         live.heartbeat_if_due();
         // Shared by all streams of a thread: a connection without news owns no buffer.
         thread_local!(static BATCH: RefCell<Batch> = RefCell::default());
@@ -229,6 +234,7 @@ impl http_body::Body for StreamBody {
             Poll::Data => {
                 let bytes = Bytes::copy_from_slice(batch.bytes());
                 live.sent(batch, bytes.len());
+                this.has_all = !batch.is_full() && !batch.has_end();
                 Some(Ok(bytes))
             }
         });
@@ -248,10 +254,8 @@ impl http_body::Body for StreamBody {
                 });
             }
         };
-        let now_ms = now_ms();
-        connection.active_ms.store(now_ms, Ordering::Relaxed);
         // Until the server comes back for more, this is what it is busy with.
-        connection.blocked_ms.store(now_ms, Ordering::Relaxed);
+        connection.note_active(Moment::now(), true);
         if !std::mem::replace(&mut this.begun, true)
             && let Some(handover) = &this.handover
         {

@@ -41,4 +41,6 @@ for_each_carrier! {
     an_idle_client_is_not_stalled
     a_drain_ends_all_streams
     a_client_that_hangs_up_is_gone
+    events_within_a_window_come_together_and_others_at_once
+    what_is_no_event_of_a_topic_does_not_wait
 }

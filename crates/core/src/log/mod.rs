@@ -28,6 +28,7 @@ pub(crate) use self::retention::Mark;
 use self::retention::TrimTable;
 pub use self::retention::{Retention, RetentionRule};
 pub(crate) use self::store::{Entry, Kind, Seq, Store, Topics};
+use crate::coalesce::CoalesceRule;
 use crate::encode::{encode, id_of};
 use crate::event::Event;
 use crate::filter::{FilterKey, Filters};
@@ -155,6 +156,7 @@ pub struct LogStats {
 pub struct Log {
     epoch: Epoch,
     retention: Retention,
+    pub(crate) coalescing: Vec<CoalesceRule>,
     pub(crate) store: Store,
     pub(crate) topics: Slab<TopicState>,
     names: HashMap<Arc<str>, TopicKey>,
@@ -180,6 +182,7 @@ impl Log {
         let mut log = Self {
             epoch,
             retention,
+            coalescing: Vec::new(),
             store: Store::new(),
             topics: Slab::new(),
             names: HashMap::new(),

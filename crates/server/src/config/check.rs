@@ -17,6 +17,9 @@ const MIB: usize = 1024 * 1024;
 /// A time below this ends everything before it began, and is a mistaken unit.
 const TIME_MIN: Duration = Duration::from_millis(100);
 
+/// Who can wait for longer wants to ask now and then, and no stream.
+const WINDOW_MAX: Duration = Duration::from_secs(10);
+
 /// hyper refuses a smaller read buffer, and the head is read into that.
 const HEAD_BYTES_MIN: usize = 8 * 1024;
 
@@ -35,6 +38,9 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
         Duration::from_secs(1),
     )?;
     check.duration("stream.retry", config.stream.retry, TIME_MIN)?;
+    for (index, rule) in config.stream.coalesce.iter().enumerate() {
+        check.window(index, rule.window)?;
+    }
     check.broker(config.broker.kind)?;
     check.node_id(config.node.id.as_deref())?;
     for (index, origin) in config.cors.origins.iter().enumerate() {
@@ -154,6 +160,18 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    fn window(&self, index: usize, window: Duration) -> Result<(), ConfigError> {
+        if window <= WINDOW_MAX {
+            return Ok(());
+        }
+        let most = format_duration(WINDOW_MAX);
+        self.refuse(
+            &format!("stream.coalesce[{index}].window"),
+            format_duration(window),
+            format!("{most} or less; 0s for topics that shall not wait"),
+        )
     }
 
     /// An event must fit into a request that brings it and into the log that keeps it.

@@ -144,6 +144,18 @@ pub(crate) struct Stream {
     /// The base of the jittered `retry:` that clients are told.
     #[serde(with = "values::duration")]
     pub(crate) retry: Duration,
+    /// Which streams may wait for more events, to get several with one write.
+    pub(crate) coalesce: Vec<CoalesceRule>,
+}
+
+/// How long the readers of a pattern's topics may wait.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CoalesceRule {
+    /// Checked when the hub is built.
+    pub(crate) pattern: String,
+    #[serde(with = "values::duration")]
+    pub(crate) window: Duration,
 }
 
 /// How the hub ends.
@@ -470,6 +482,7 @@ impl Default for Stream {
         Self {
             heartbeat: Duration::from_secs(30),
             retry: Duration::from_secs(3),
+            coalesce: Vec::new(),
         }
     }
 }
@@ -537,6 +550,7 @@ pub(crate) const KEYS: &[&str] = &[
     "history.rules",
     "stream.heartbeat",
     "stream.retry",
+    "stream.coalesce",
     "shutdown.drain_grace",
     "shutdown.drain_time",
     "broker.kind",

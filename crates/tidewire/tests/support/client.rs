@@ -146,6 +146,11 @@ impl Client {
         self.end.is_none()
     }
 
+    /// The next event of what has been taken already.
+    pub fn ready_event(&mut self) -> Option<Decoded> {
+        self.decoder.next_event().unwrap()
+    }
+
     /// The next event, or `None` if the body ends before.
     pub fn next(&mut self) -> Option<Decoded> {
         loop {
