@@ -50,11 +50,13 @@ pub enum CloseReason {
     Replaced,
     /// The longest life of a connection was over.
     Lifetime,
+    /// The credential with which it was opened was over.
+    Expired,
 }
 
 impl CloseReason {
     /// Every reason, in order of their number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ClientGone,
         Self::Ended,
         Self::Lagged,
@@ -65,6 +67,7 @@ impl CloseReason {
         Self::Closed,
         Self::Replaced,
         Self::Lifetime,
+        Self::Expired,
     ];
 
     /// The name under which it is counted.
@@ -80,6 +83,7 @@ impl CloseReason {
             Self::Closed => "closed",
             Self::Replaced => "replaced",
             Self::Lifetime => "lifetime",
+            Self::Expired => "expired",
         }
     }
 }

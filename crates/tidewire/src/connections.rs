@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::clock::{AtomicMoment, Moment};
+use crate::hub::Peer;
 use crate::serve::Inbox;
 
 /// A connection's id: a UUID of version 7, so that ids sort by age.
@@ -44,7 +45,9 @@ pub(crate) struct Connection {
     blocked: AtomicBool,
     /// When bytes were last handed to the transport, or since when it takes none.
     active: AtomicMoment,
-    pub(crate) opened: Moment,
+    /// When it is over, and whether that is because its credential is.
+    pub(crate) ends: Moment,
+    pub(crate) expires: bool,
     carrier: Mutex<Carrier>,
     /// The connection's own topic, from the first event that is sent to it alone.
     own_topic: OnceLock<TopicKey>,
@@ -68,26 +71,24 @@ enum Carrier {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        filter: FilterKey,
-        remote: Option<SocketAddr>,
-        cut_off: Option<Arc<Notify>>,
-        now: Moment,
-    ) -> Self {
+    pub(crate) fn new(filter: FilterKey, peer: Peer, max_lifetime_ms: u64, now: Moment) -> Self {
+        let lifetime_end = now.after_ms(max_lifetime_ms);
+        let expires = peer.expires.filter(|expires| *expires < lifetime_end);
         Self {
             id: Uuid::now_v7(),
             filter,
             at: AtomicU32::new(0),
-            remote: Remote::new(remote),
+            remote: Remote::new(peer.remote),
             noted: AtomicBool::new(false),
             close: AtomicU8::new(0),
             heartbeat_due: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             active: AtomicMoment::new(now),
-            opened: now,
+            ends: expires.unwrap_or(lifetime_end),
+            expires: expires.is_some(),
             carrier: Mutex::new(Carrier::Body {
                 waker: None,
-                cut_off,
+                cut_off: peer.cut_off,
             }),
             own_topic: OnceLock::new(),
             delivered: AtomicU64::new(0),

@@ -197,9 +197,12 @@ impl FanOut {
             return;
         }
         let settings = &hub.settings;
-        let lifetime_end = connection.opened.after_ms(settings.max_lifetime_ms);
-        if now >= lifetime_end {
-            connection.request_close(CloseReason::Lifetime);
+        if now >= connection.ends {
+            connection.request_close(if connection.expires {
+                CloseReason::Expired
+            } else {
+                CloseReason::Lifetime
+            });
         }
         let (active, blocked) = connection.active();
         if blocked && now >= active.after_ms(settings.stall_timeout_ms) {
@@ -221,7 +224,7 @@ impl FanOut {
         let stalled_at = if blocked { active } else { now }.after_ms(settings.stall_timeout_ms);
         let next = heartbeat_at
             .min(stalled_at)
-            .min(lifetime_end)
+            .min(connection.ends)
             .max(now.after_ms(TICK_MS));
         self.calendar
             .entry(next.tick(TICK_MS))
@@ -318,8 +321,8 @@ mod tests {
     #[test]
     fn a_day_of_silence_has_a_heartbeat_every_30_s_and_ends() {
         let mut day = Day::new(Hub::builder(), 20);
-        let opened = day.streams[0].connection().opened;
-        while day.now < opened.after_ms(24 * HOUR_MS - 1_000) {
+        let ends = day.streams[0].connection().ends;
+        while day.now.after_ms(1_000) < ends {
             day.round();
             let on_calendar: usize = day.fan_out.calendar.values().map(Vec::len).sum();
             assert_eq!(on_calendar, 20, "each connection stands there once");
@@ -336,7 +339,7 @@ mod tests {
             );
             assert!((2_870..=2_880).contains(&heartbeats.len()));
         }
-        while day.now < opened.after_ms(24 * HOUR_MS + 1_000) {
+        while day.now < ends.after_ms(1_000) {
             day.round();
         }
         for live in &day.streams {
@@ -344,7 +347,7 @@ mod tests {
             assert_eq!(reason, Some(CloseReason::Lifetime));
         }
         day.streams.clear();
-        while day.now < opened.after_ms(24 * HOUR_MS + 60_000) {
+        while day.now < ends.after_ms(60_000) {
             day.round();
         }
         assert!(day.fan_out.calendar.is_empty(), "who is gone is forgotten");

@@ -305,6 +305,8 @@ pub struct ConnectionInfo {
 pub(crate) struct Peer {
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) cut_off: Option<Arc<Notify>>,
+    /// When their credential is over.
+    pub(crate) expires: Option<Moment>,
 }
 
 /// What came of a wish to subscribe.
@@ -475,8 +477,8 @@ impl Hub {
         let checkpoint = gap.is_none().then_some(starts_after);
         let connection = Arc::new(Connection::new(
             key,
-            peer.remote,
-            peer.cut_off,
+            peer,
+            shared.settings.max_lifetime_ms,
             Moment::now(),
         ));
         match shared.connections.admit(&connection) {

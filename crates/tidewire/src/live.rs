@@ -154,7 +154,7 @@ impl Live {
         let mut out = Vec::new();
         match reason {
             CloseReason::Evicted => encode::retry_line(&mut out, far_retry_ms()),
-            CloseReason::Shutdown | CloseReason::Lifetime => {
+            CloseReason::Shutdown | CloseReason::Lifetime | CloseReason::Expired => {
                 encode::retry_line(&mut out, jittered(self.hub.shared.settings.retry_ms));
             }
             CloseReason::Closed => self.farewell(&mut out, "closed", Tombstone::Closed),

@@ -19,7 +19,7 @@ use tidewire_core::pattern::Pattern;
 use tidewire_core::subscribe::Start;
 use tidewire_core::topic::{Topic, TopicError, is_reserved};
 
-use crate::clock::now_ms;
+use crate::clock::{Moment, now_ms};
 use crate::duration::parse_duration;
 use crate::hub::{Hub, Opened, Peer, USER_TOPIC};
 use crate::problem::{Code, Problem};
@@ -400,17 +400,21 @@ pub fn parse_since(since: Option<&str>, now_ms: u64) -> Start {
 }
 
 fn peer(extensions: &http::Extensions) -> Peer {
-    match extensions.get::<Client>() {
-        Some(client) => Peer {
-            remote: Some(client.remote()),
-            cut_off: client.cut_off(),
-        },
-        None => Peer {
-            remote: extensions
-                .get::<ConnectInfo<SocketAddr>>()
-                .map(|info| info.0),
-            cut_off: None,
-        },
+    let expires = extensions.get::<ExpiresAt>().map(|ExpiresAt(at_ms)| {
+        // The wall clock says when that is, and may be set; what is left of the time does not change by that.
+        Moment::now().after_ms(at_ms.saturating_sub(now_ms()))
+    });
+    let (remote, cut_off) = match extensions.get::<Client>() {
+        Some(client) => (Some(client.remote()), client.cut_off()),
+        None => {
+            let info = extensions.get::<ConnectInfo<SocketAddr>>();
+            (info.map(|info| info.0), None)
+        }
+    };
+    Peer {
+        remote,
+        cut_off,
+        expires,
     }
 }
 

@@ -55,6 +55,8 @@ struct State {
     keys: Arc<Vec<PublishedKey>>,
     fetched: Option<Instant>,
     tried: Option<Instant>,
+    /// When a token made them be fetched.
+    asked: Option<Instant>,
     error: Option<String>,
 }
 
@@ -240,14 +242,23 @@ impl Published {
             .collect()
     }
 
-    async fn fetch_if_due(&self, asked: Instant) {
-        let due = |state: &State| {
-            state
-                .tried
-                .is_none_or(|tried| tried < asked && asked.duration_since(tried) >= FETCH_PAUSE)
+    /// Fetches because a token asks for it, unless another has lately.
+    async fn fetch_if_due(&self, now: Instant) {
+        let due = {
+            let mut state = self.state.lock();
+            let due = state
+                .asked
+                .is_none_or(|asked| now.duration_since(asked) >= FETCH_PAUSE);
+            if due {
+                state.asked = Some(now);
+            }
+            due
         };
-        if due(&self.state.lock()) {
-            self.fetch(asked).await;
+        if due {
+            self.fetch(now).await;
+        } else {
+            // The other's fetch may be under way still.
+            let _turn = self.fetching.lock().await;
         }
     }
 

@@ -337,7 +337,8 @@ impl Issuer {
             user,
             roles,
             grant,
-            expires_s: expires_s.saturating_add(self.validation.leeway),
+            // In the second itself it is still good.
+            expires_s: expires_s.saturating_add(self.validation.leeway + 1),
         })
     }
 }
