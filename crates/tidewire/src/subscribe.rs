@@ -404,13 +404,14 @@ fn peer(extensions: &http::Extensions) -> Peer {
         // The wall clock says when that is, and may be set; what is left of the time does not change by that.
         Moment::now().after_ms(at_ms.saturating_sub(now_ms()))
     });
-    let (remote, cut_off) = match extensions.get::<Client>() {
-        Some(client) => (Some(client.remote()), client.cut_off()),
-        None => {
-            let info = extensions.get::<ConnectInfo<SocketAddr>>();
-            (info.map(|info| info.0), None)
-        }
+    let client = extensions.get::<Client>();
+    let info = || {
+        extensions
+            .get::<ConnectInfo<SocketAddr>>()
+            .map(|info| info.0)
     };
+    let remote = client.map(Client::remote).or_else(info);
+    let cut_off = client.and_then(Client::cut_off);
     Peer {
         remote,
         cut_off,

@@ -3,6 +3,8 @@
 //! What is checked follows RFC 8725: the algorithm is one that the key is meant for, whatever the token's header says,
 //! and a header with a critical extension is refused.
 
+use std::time::Duration;
+
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde::Deserialize;
@@ -258,7 +260,7 @@ impl Issuer {
                 .and_then(|(_, claims)| claims.get(name).cloned())
         };
         let ago = |name: &str| {
-            let at = claim(name).and_then(|value| value.as_f64()).unwrap_or(0.0) as u64;
+            let at = claim(name).as_ref().and_then(seconds).unwrap_or(0);
             span(now_s.abs_diff(at))
         };
         match error {
@@ -332,7 +334,7 @@ impl Issuer {
             })?,
         };
         // The library has found it there, and a number.
-        let expires_s = claims.get("exp").and_then(Value::as_f64).unwrap_or(0.0) as u64;
+        let expires_s = claims.get("exp").and_then(seconds).unwrap_or(0);
         Ok(Claims {
             user,
             roles,
@@ -341,6 +343,14 @@ impl Issuer {
             expires_s: expires_s.saturating_add(self.validation.leeway + 1),
         })
     }
+}
+
+/// A time as tokens have it: seconds since the Unix epoch, perhaps with a fraction (RFC 7519 section 2).
+fn seconds(value: &Value) -> Option<u64> {
+    let rounded = || Duration::try_from_secs_f64(value.as_f64()?).ok();
+    value
+        .as_u64()
+        .or_else(|| rounded().map(|time| time.as_secs()))
 }
 
 fn claim_type(name: &str, wanted: &str) -> Refused {

@@ -97,17 +97,16 @@ impl Webhook {
     pub(crate) async fn ask(&self, credential: &str, now_s: u64) -> Result<Arc<Answer>, Problem> {
         let key: [u8; 32] = Sha256::digest(credential.as_bytes()).into();
         let known = self.cached(&key);
-        let decision = match known {
-            Some(decision) => decision,
-            None => {
-                let decision = self.decide(credential, now_s).await.map_err(|error| {
-                    tracing::warn!(%error, "the webhook that decides who gets in does not answer");
-                    let detail = "who you are can't be checked at the moment; try again later";
-                    Problem::new(Code::AuthUnavailable, detail).retry_after_s(5)
-                })?;
-                self.keep(key, decision.clone());
-                decision
-            }
+        let decision = if let Some(decision) = known {
+            decision
+        } else {
+            let decision = self.decide(credential, now_s).await.map_err(|error| {
+                tracing::warn!(%error, "the webhook that decides who gets in does not answer");
+                let detail = "who you are can't be checked at the moment; try again later";
+                Problem::new(Code::AuthUnavailable, detail).retry_after_s(5)
+            })?;
+            self.keep(key, decision.clone());
+            decision
         };
         match decision {
             Decision::Allowed(answer) => Ok(answer),

@@ -276,6 +276,10 @@ impl Role {
 /// Somebody whose tokens count. Exactly one of `secret`, `secret_file`, `key_file` and `jwks_url` is set.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "`issuer` is the setting's name, as `iss` is the claim's"
+)]
 pub(crate) struct Issuer {
     /// What its tokens have in `iss`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
