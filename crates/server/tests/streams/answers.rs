@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     DEMO, EVENTS, broadcast, done, hub, hub_with, lively_hub, manage, open, post, refused, row,
 };
-use super::{say, streams, wait_for_streams};
+use super::{say, streams, wait_for_streams, wait_until};
 use crate::support::Hub;
 
 #[test]
@@ -389,14 +389,6 @@ fn the_log_tells_of_clients_broadcasts_and_generators_at_debug_level() {
     manage(&hub, "watched", "stop");
     let id = client.connection();
     drop(client);
-    wait_for_streams(&hub, "the client is gone", |rows| {
-        rows.get("watched").is_none()
-    });
-    let log = hub.output();
-    let has = |words: &[&str]| {
-        log.lines()
-            .any(|line| words.iter().all(|word| line.contains(word)))
-    };
     for words in [
         &["client connected", &id, "watched"][..],
         &["connection closed", &id, "client_gone"],
@@ -404,7 +396,8 @@ fn the_log_tells_of_clients_broadcasts_and_generators_at_debug_level() {
         &["generator started", "watched"],
         &["generator stopped", "watched"],
     ] {
-        assert!(has(words), "{words:?}: {log}");
+        let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+        wait_until(&words.join(" "), || hub.output().lines().any(has_all));
     }
 }
 

@@ -32,8 +32,13 @@ fn hub_with(settings: &[(&str, &str)]) -> Hub {
     Hub::spawn(&[], &all)
 }
 
+/// As [`hub_with`], when all four generators have said that they started.
 fn hub() -> Hub {
-    hub_with(&[])
+    let hub = hub_with(&[]);
+    hub.wait_for_stats("the generators have started", |stats| {
+        stats["published"] == 4
+    });
+    hub
 }
 
 /// Generators that say something about every 100 ms.
@@ -145,13 +150,13 @@ fn row(clients: u64, running: bool, paused: bool) -> Value {
 
 /// Waits until the rows of the events service are so.
 fn wait_for_streams(hub: &Hub, what: &str, is_so: impl Fn(&Value) -> bool) {
+    wait_until(what, || is_so(&streams(hub, EVENTS)));
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + WAIT_MAX;
-    loop {
-        let rows = streams(hub, EVENTS);
-        if is_so(&rows) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "not in time: {what}; {rows}");
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
