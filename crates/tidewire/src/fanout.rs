@@ -258,8 +258,6 @@ mod tests {
     use crate::live::Live;
     use crate::stream::StreamOptions;
 
-    const HOUR_MS: u64 = 60 * 60 * 1_000;
-
     /// Connections of which each heartbeat is sent at once, on a clock of their own.
     struct Day {
         hub: Hub,

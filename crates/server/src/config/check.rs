@@ -41,6 +41,11 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
     for (index, rule) in config.stream.coalesce.iter().enumerate() {
         check.window(index, rule.window)?;
     }
+    check.duration(
+        "services.generator_interval",
+        config.services.generator_interval,
+        TIME_MIN,
+    )?;
     check.broker(config.broker.kind)?;
     check.node_id(config.node.id.as_deref())?;
     for (index, origin) in config.cors.origins.iter().enumerate() {

@@ -11,7 +11,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Version, header};
 use jiff::Timestamp;
 use tidewire::problem::{Code, Problem};
-use tidewire::subscribe::{ExpiresAt, come_back_later_if_stream};
+use tidewire::subscribe::{ExpiresAt, or_come_back_later};
 use tidewire::{Rights, UserId};
 
 use crate::auth::{Authenticator, Place};
@@ -71,7 +71,7 @@ pub(super) async fn check(
     match result {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(problem) if problem.code() == Code::AuthUnavailable => {
-            come_back_later_if_stream(&parts.headers, problem)
+            or_come_back_later(&parts.headers, problem).into_response()
         }
         Err(problem) => problem.into_response(),
     }
