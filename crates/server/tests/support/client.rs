@@ -56,6 +56,12 @@ struct Script {
 impl Client {
     /// Starts it. [`Client::wait_for_open`] tells when it has subscribed.
     pub(crate) fn spawn(kind: Kind, url: &str) -> Self {
+        Self::spawn_with(kind, url, &[])
+    }
+
+    /// As [`spawn`](Self::spawn), with more on the command line.
+    pub(crate) fn spawn_with(kind: Kind, url: &str, more: &[&str]) -> Self {
+        let script = |interpreter, name, url| script(interpreter, name, url, more);
         let (lines, running) = match kind {
             Kind::Chromium => script(NODE, "chromium.mjs", url),
             Kind::EventSource => script(NODE, "eventsource.mjs", url),
@@ -150,7 +156,7 @@ const ERRORS: &str = "errors.log";
 const NODE: &str = ".tools/bin/node";
 const PYTHON: &str = ".venv/bin/python";
 
-fn script(interpreter: &str, name: &str, url: &str) -> (Receiver<Value>, Running) {
+fn script(interpreter: &str, name: &str, url: &str, more: &[&str]) -> (Receiver<Value>, Running) {
     let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let errors =
@@ -158,6 +164,7 @@ fn script(interpreter: &str, name: &str, url: &str) -> (Receiver<Value>, Running
     let mut process = Command::new(installed(interpreter))
         .arg(clients.join(name))
         .arg(url)
+        .args(more)
         .env("TMPDIR", folder.path())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::piped())
