@@ -3,8 +3,10 @@
 # Run it again at any time (`make setup`): it does only what is missing, and nothing takes well under a second.
 #
 #   from                    what                                   where
-#   apt                     chromium, curl, node + npm, python3    the machine
-#   npm (lock file)         JavaScript clients, playwright-core    crates/server/tests/clients/node_modules
+#   apt                     chromium, curl, nginx, node + npm,     the machine
+#                           python3
+#   npm (lock files)        JavaScript clients, playwright-core    crates/server/tests/clients/node_modules
+#                           React and Vite                         examples/react/node_modules, and its dist/
 #   npm                     Node, where the machine's is too old   .tools/node
 #   pip (pinned)            Python clients                         .venv
 #
@@ -25,6 +27,7 @@ apt_packages() {
     local missing=()
     has chromium || missing+=(chromium)
     has curl || missing+=(curl)
+    has nginx || [ -x /usr/sbin/nginx ] || missing+=(nginx)
     has node || missing+=(nodejs)
     has npm || missing+=(npm)
     has python3 || missing+=(python3)
@@ -70,12 +73,23 @@ node_runtime() {
     node_is_new_enough "$node" || fail "Node $node_version does not run here ($node)"
 }
 
+# npm_packages FOLDER: what its lock file says.
 npm_packages() {
-    local stamp=$clients/node_modules/.lock-digest want
-    want=$(digest $clients/package-lock.json)
+    local folder=$1 stamp=$1/node_modules/.lock-digest want
+    want=$(digest "$folder/package-lock.json")
+    [ "$(cat "$stamp" 2>/dev/null)" != "$want" ] || return 0
+    say "npm: installing the packages of $folder"
+    npm ci --prefix "$folder" --no-audit --no-fund --loglevel=error --ignore-scripts >/dev/null
+    echo "$want" >"$stamp"
+}
+
+# Builds the React page, where it has changed since.
+react_build() {
+    local folder=examples/react stamp=examples/react/dist/.digest want
+    want=$(cd $folder && cat package-lock.json package.json tsconfig.json vite.config.ts index.html src/* | sha256sum)
     [ "$(cat $stamp 2>/dev/null)" != "$want" ] || return 0
-    say "npm: installing the JavaScript clients"
-    npm ci --prefix $clients --no-audit --no-fund --loglevel=error --ignore-scripts >/dev/null
+    say "vite: building $folder"
+    PATH="$PWD/.tools/bin:$PATH" npm run build --prefix $folder --silent -- --logLevel warn
     echo "$want" >$stamp
 }
 
@@ -95,5 +109,7 @@ exec 9>.tools/lock
 flock 9 # two runs at once would install into the same folders
 apt_packages
 node_runtime
-npm_packages
+npm_packages $clients
+npm_packages examples/react
+react_build
 python_packages
