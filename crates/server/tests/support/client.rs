@@ -17,6 +17,8 @@ use super::curl::Curl;
 /// Which client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// A page of `examples/`, in headless Chromium: see `tests/examples/open.mjs`.
+    ExamplePage,
     /// `EventSource` of headless Chromium.
     Chromium,
     /// `curl -N` in a loop.
@@ -64,6 +66,7 @@ impl Client {
         let script = |interpreter, name, url| script(interpreter, name, url, more);
         let (lines, running) = match kind {
             Kind::Chromium => script(NODE, "chromium.mjs", url),
+            Kind::ExamplePage => script(NODE, "../examples/open.mjs", url),
             Kind::EventSource => script(NODE, "eventsource.mjs", url),
             Kind::FetchEventSource => script(NODE, "fetch_event_source.mjs", url),
             Kind::HttpxSse => script(PYTHON, "httpx_sse_client.py", url),
@@ -187,7 +190,7 @@ fn script(interpreter: &str, name: &str, url: &str, more: &[&str]) -> (Receiver<
 }
 
 /// A tool that `make setup` puts into the checkout.
-fn installed(tool: &str) -> PathBuf {
+pub(crate) fn installed(tool: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .join(tool);

@@ -32,7 +32,7 @@ mod wire;
 
 use std::time::Duration;
 
-pub(crate) use client::{Client, Kind};
+pub(crate) use client::{Client, Kind, installed};
 pub(crate) use crowd::{Crowd, Reader, numbered, wait_for_all};
 pub(crate) use http::Response;
 pub(crate) use hub::{Hub, publish};
