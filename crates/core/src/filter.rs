@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use slab::Slab;
 
+use crate::dialect::Dialect;
 use crate::log::{EVERYONE, Log, PatternKey, TopicKey};
 use crate::pattern::Pattern;
 use crate::topic::Topic;
@@ -29,6 +30,8 @@ pub struct FilterSpec {
     pub patterns: Vec<Pattern>,
     /// Whether each event is preceded by a `topic:` line for every matching topic.
     pub topic_lines: bool,
+    /// How the hub says what no publisher has said; `None` for its own form.
+    pub dialect: Option<&'static Dialect>,
 }
 
 /// A spec in terms of the log's tables, sorted and without repetition: what makes two filters equal.
@@ -38,6 +41,7 @@ pub(crate) struct Filter {
     pub(crate) topics: Box<[TopicKey]>,
     pub(crate) patterns: Box<[PatternKey]>,
     pub(crate) topic_lines: bool,
+    pub(crate) dialect: Option<&'static Dialect>,
 }
 
 #[derive(Debug)]
@@ -110,6 +114,7 @@ impl Log {
             topics: topics.into(),
             patterns: patterns.into(),
             topic_lines: spec.topic_lines,
+            dialect: spec.dialect,
         };
 
         if let Some(&key) = self.filters.keys.get(&filter) {
@@ -122,7 +127,11 @@ impl Log {
             round: 0,
         }) as u32);
         for &topic in &filter.topics {
-            self.topic_mut(topic).chain.filters.push(key);
+            let filters = &mut self.topic_mut(topic).chain.filters;
+            filters.push(key);
+            if filters.len() == 1 {
+                self.note_first_reader(topic);
+            }
         }
         for &pattern in &filter.patterns {
             self.pattern_mut(pattern).chain.filters.push(key);
@@ -162,7 +171,11 @@ impl Log {
             forget(&mut self.pattern_mut(pattern).chain.filters);
         }
         for &topic in &filter.topics {
-            forget(&mut self.topic_mut(topic).chain.filters);
+            let filters = &mut self.topic_mut(topic).chain.filters;
+            forget(filters);
+            if filters.is_empty() {
+                self.note_last_reader(topic);
+            }
             self.free_if_unused(topic);
         }
     }

@@ -9,8 +9,10 @@
 //! A write may take any number of bytes: the position then lies in the middle of an event, and the next poll carries on
 //! there. Control frames (a greeting, a heartbeat, a gap) are per connection and go out between events only.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::dialect::{Notice, write_rendered};
 use crate::encode;
 use crate::filter::FilterKey;
 use crate::id::{NativeId, Offset};
@@ -222,7 +224,7 @@ struct Control {
 impl Control {
     /// Queues a `gap`, or widens the one of which nothing was sent: a client that takes no bytes shall not make this
     /// grow with each loss.
-    fn push_gap(&mut self, log: &Log, mut from: Offset, resumed: NativeId) {
+    fn push_gap(&mut self, log: &Log, filter: FilterKey, mut from: Offset, resumed: NativeId) {
         if let Some((at, earlier)) = self.gap.take()
             && self.sent <= at.start
         {
@@ -231,7 +233,15 @@ impl Control {
         }
         let start = self.bytes.len();
         let from_id = log.id_at(from).to_string();
-        write_gap(&mut self.bytes, resumed, Some(&from_id), GapReason::Lagged);
+        let (out, from_id) = (&mut self.bytes, Some(from_id.as_str()));
+        log.write_gap(
+            out,
+            filter,
+            resumed,
+            from_id,
+            GapReason::Lagged,
+            log.last_ms(),
+        );
         self.gap = Some((start..self.bytes.len(), from));
     }
 }
@@ -444,7 +454,7 @@ impl Subscription {
                 return Some(CloseReason::Lagged);
             }
             let control = self.control.get_or_insert_default();
-            control.push_gap(log, self.offset, log.id_before(base));
+            control.push_gap(log, self.filter, self.offset, log.id_before(base));
             batch.gap = true;
         }
         self.next = base;
@@ -497,7 +507,7 @@ impl Subscription {
         } else {
             0
         };
-        let bytes = log.store.bytes_of(entry);
+        let bytes = log.bytes_for(self.filter, entry);
         let start = batch.bytes.len();
         if start > 0 && start + bytes.len() > bytes_max {
             return false;
@@ -577,17 +587,45 @@ impl Batch {
     }
 }
 
-/// Writes a `gap` event.
-pub(crate) fn write_gap(
-    out: &mut Vec<u8>,
-    resumed: NativeId,
-    from: Option<&str>,
-    reason: GapReason,
-) {
-    encode::gap(out, resumed.to_string().as_bytes(), from, reason.as_str());
-}
-
 impl Log {
+    /// Writes a `gap`. Its id is the position where delivery goes on, so that a client which loses the connection before
+    /// the next event isn't told again.
+    pub(crate) fn write_gap(
+        &self,
+        out: &mut Vec<u8>,
+        filter: FilterKey,
+        resumed: NativeId,
+        from: Option<&str>,
+        reason: GapReason,
+        now_ms: u64,
+    ) {
+        let data = encode::gap_data(from, reason.as_str());
+        self.write_notice(out, filter, &resumed.to_string(), ("gap", &data), now_ms);
+    }
+
+    /// An event as the readers of a filter get it: as it is in the log, but for the end of a topic, which is the hub's
+    /// own word and said in the dialect that they expect.
+    fn bytes_for(&self, filter: FilterKey, entry: &Entry) -> Cow<'_, [u8]> {
+        let bytes = self.store.bytes_of(entry);
+        if entry.kind != Kind::End {
+            return bytes.into();
+        }
+        let Some(dialect) = self.filters.get(filter).dialect else {
+            return bytes.into();
+        };
+        let topic = self.topic(entry.topics.as_slice()[0]).name();
+        let notice = Notice {
+            name: "end",
+            data: &encode::end_data(topic),
+            id: encode::id_of(bytes).unwrap_or_default(),
+            topic,
+            at_ms: entry.at_ms,
+        };
+        let mut rendered = Vec::new();
+        write_rendered(&mut rendered, dialect, &notice);
+        rendered.into()
+    }
+
     /// How many events of a filter are held from a place on. One that several of its topics or patterns match is
     /// counted for each.
     pub fn count_from(&self, filter: FilterKey, place: u64) -> usize {

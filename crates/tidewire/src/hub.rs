@@ -22,6 +22,7 @@ use crate::counters::{Counters, Totals};
 use crate::fanout::{self, Inbox};
 use crate::publish::PublishError;
 use crate::stream::{EventStream, StreamOptions};
+use crate::subscribe::Greeting;
 
 /// Topics with this prefix address one connection; their events are transient.
 pub(crate) const CONNECTION_TOPIC: &str = "connection:";
@@ -447,7 +448,7 @@ impl Hub {
 
     /// Opens a stream for whoever speaks HTTP by other means than this crate's handler.
     pub fn open(&self, filter: &FilterSpec, start: &Start, options: StreamOptions) -> Opened {
-        self.open_for(filter, start, options, Peer::default())
+        self.open_for(filter, start, options, Peer::default(), None)
     }
 
     pub(crate) fn open_for(
@@ -456,6 +457,7 @@ impl Hub {
         start: &Start,
         options: StreamOptions,
         peer: Peer,
+        greeting: Option<&Greeting>,
     ) -> Opened {
         let shared = &self.shared;
         let now_ms = now_ms();
@@ -497,6 +499,7 @@ impl Hub {
         }
         tracing::debug!(connection = %connection.id, %starts_after, ?gap, "connection opened");
         shared.inbox.note_newcomer(connection.clone());
+        let greeting = greeting.map(|greeting| greeting(connection.id));
         Opened::Stream(EventStream::new(
             self.clone(),
             connection,
@@ -504,6 +507,7 @@ impl Hub {
             checkpoint,
             resume_id,
             options,
+            greeting.as_ref(),
         ))
     }
 
@@ -603,7 +607,7 @@ impl Hub {
     }
 }
 
-fn describe(log: &Log, connection: &Connection) -> Option<ConnectionInfo> {
+pub(crate) fn describe(log: &Log, connection: &Connection) -> Option<ConnectionInfo> {
     let (topics, patterns) = log.filter_names(connection.filter)?;
     Some(ConnectionInfo {
         id: connection.id,

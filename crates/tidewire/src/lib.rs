@@ -22,10 +22,12 @@
 //! |---|---|
 //! | [`hub`] | [`Hub`]: publish, subscribe, figures |
 //! | [`subscribe`], [`stream`] | from a request to a stream; the stream as an HTTP body |
+//! | [`broadcaster`] | [`Broadcaster`]: named streams of JSON envelopes on top of a hub |
 //! | [`broker`] | where events are stored |
 //! | [`serve`](mod@serve) | a server with limits and a graceful drain |
 //! | [`problem`] | errors as `application/problem+json` |
 
+pub mod broadcaster;
 pub mod broker;
 mod clock;
 pub mod connections;
@@ -43,8 +45,9 @@ pub mod stream;
 pub mod subscribe;
 
 pub use tidewire_core as core;
-pub use tidewire_core::{Event, Pattern, Topic};
+pub use tidewire_core::{Dialect, Event, Notice, Pattern, Topic};
 
+pub use crate::broadcaster::{BroadcastError, Broadcaster, EventData, StreamClient};
 pub use crate::broker::{EventId, Publication};
 pub use crate::connections::{AtCapacity, ConnectionId};
 pub use crate::counters::Totals;

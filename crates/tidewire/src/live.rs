@@ -8,6 +8,7 @@ use tidewire_core::filter::FilterKey;
 use tidewire_core::id::{NativeId, Tombstone};
 use tidewire_core::subscription::{Batch, CloseReason, Poll, Subscription};
 
+use crate::clock::now_ms;
 use crate::connections::Connection;
 use crate::hub::Hub;
 use crate::stream::{Heartbeat, StreamOptions};
@@ -170,12 +171,19 @@ impl Live {
 
     /// An event whose id keeps the client from coming back.
     fn farewell(&self, out: &mut Vec<u8>, name: &str, tombstone: Tombstone) {
-        let position = self
-            .hub
-            .shared
-            .read_log(|log| self.subscription.position(log));
-        let id = position.with_tombstone(tombstone).to_string();
-        encode::encode(out, Some(id.as_bytes()), Some(name), None, "{}");
+        let shared = &self.hub.shared;
+        shared.read_log(|log| {
+            let position = self.subscription.position(log);
+            let id = position.with_tombstone(tombstone).to_string();
+            // A connection leaves the table before its filter is given back, under this lock. One that was evicted too
+            // may have lost its filter; it is told in the hub's own form.
+            if shared.connections.find(self.connection.id).is_some() {
+                let filter = self.subscription.filter();
+                log.write_notice(out, filter, &id, (name, "{}"), now_ms());
+            } else {
+                encode::encode(out, Some(id.as_bytes()), Some(name), None, "{}");
+            }
+        });
     }
 }
 

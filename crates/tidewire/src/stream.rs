@@ -18,6 +18,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use http_body::Frame;
 use tidewire_core::encode;
+use tidewire_core::event::Event;
 use tidewire_core::id::NativeId;
 use tidewire_core::subscription::{Batch, Poll, Subscription};
 
@@ -75,6 +76,7 @@ impl EventStream {
         checkpoint: Option<NativeId>,
         resume_id: Option<String>,
         options: StreamOptions,
+        greeting: Option<&Event>,
     ) -> Self {
         let retry_ms = jittered(hub.shared.settings.retry_ms);
         let id = connection.id;
@@ -82,6 +84,9 @@ impl EventStream {
         subscription.push_control_first(|out| {
             encode::padding(out, options.padding_bytes as usize);
             encode::retry_line(out, retry_ms);
+            if let Some(greeting) = greeting {
+                write_greeting(out, greeting, resume_id.as_deref());
+            }
             if let Some(position) = checkpoint.filter(|_| options.checkpoint) {
                 encode::checkpoint(out, position.to_string().as_bytes());
             }
@@ -109,11 +114,27 @@ impl EventStream {
         self.connection
     }
 
-    /// The stream itself, for tests of what carries it.
-    #[cfg(test)]
+    /// The stream itself, for other carriers than a body.
     pub(crate) fn into_live(self) -> Live {
         self.body.live.expect("a new stream has not ended")
     }
+}
+
+fn write_greeting(out: &mut Vec<u8>, greeting: &Event, resume_id: Option<&str>) {
+    if let Err(error) = greeting.validate(usize::MAX) {
+        tracing::error!(%error, "a greeting can't be sent");
+        return;
+    }
+    // It may be what the client said, and that may be anything.
+    let id = resume_id.filter(|id| !id.contains(char::is_control));
+    let name = greeting.event.as_deref();
+    encode::encode(
+        out,
+        id.map(str::as_bytes),
+        name,
+        greeting.retry_ms,
+        &greeting.data,
+    );
 }
 
 /// Marks a response as a stream of events: its type, and what keeps caches and proxies from holding it back.

@@ -14,12 +14,15 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body::Frame;
+use tidewire_core::dialect::Dialect;
+use tidewire_core::event::Event;
 use tidewire_core::filter::FilterSpec;
 use tidewire_core::pattern::Pattern;
 use tidewire_core::subscribe::Start;
 use tidewire_core::topic::{Topic, TopicError};
 
 use crate::clock::now_ms;
+use crate::connections::ConnectionId;
 use crate::duration::parse_duration;
 use crate::hub::{Hub, Opened, Peer, USER_TOPIC};
 use crate::problem::{Code, Problem};
@@ -41,7 +44,12 @@ pub struct Subscribe {
     hub: Hub,
     /// What is read, where the request has no say.
     topics: Option<Vec<Topic>>,
+    greeting: Option<Arc<Greeting>>,
+    dialect: Option<&'static Dialect>,
 }
+
+/// Makes the first event of a stream.
+pub(crate) type Greeting = dyn Fn(ConnectionId) -> Event + Send + Sync;
 
 impl Hub {
     /// A handler for `GET` requests: topics, patterns and options come from the query, the position from
@@ -50,6 +58,8 @@ impl Hub {
         Subscribe {
             hub: self.clone(),
             topics: None,
+            greeting: None,
+            dialect: None,
         }
     }
 
@@ -59,6 +69,7 @@ impl Hub {
         Subscribe {
             hub: self.clone(),
             topics: Some(topics.into_iter().collect()),
+            ..self.subscribe()
         }
     }
 }
@@ -86,13 +97,36 @@ impl<B> tower::Service<http::Request<B>> for Subscribe {
 }
 
 impl Subscribe {
+    /// Each stream begins with this event, made for its connection. Its `id:` is the place where the stream starts, so that
+    /// a client which has seen nothing else resumes there; an id of its own does not count. Where the stream starts with
+    /// a `gap`, that is the id that the client came with, if any: it has not been told of the gap yet.
+    #[must_use]
+    pub fn greeting(
+        mut self,
+        greeting: impl Fn(ConnectionId) -> Event + Send + Sync + 'static,
+    ) -> Self {
+        self.greeting = Some(Arc::new(greeting));
+        self
+    }
+
+    /// What the hub itself says on these streams (`gap`, `end`, `closed`, `replaced`) is said in this form.
+    #[must_use]
+    pub fn dialect(mut self, dialect: &'static Dialect) -> Self {
+        self.dialect = Some(dialect);
+        self
+    }
+
     /// Answers one request, for handlers of an application's own that look at it first.
     pub fn answer<B>(&self, request: &http::Request<B>) -> Response {
-        self.open(request)
+        self.respond(request)
             .unwrap_or_else(IntoResponse::into_response)
     }
 
-    fn open<B>(&self, request: &http::Request<B>) -> Result<Response, Problem> {
+    /// As [`answer`](Self::answer), for those who give errors a form of their own.
+    ///
+    /// # Errors
+    /// If the request is not understood or not allowed, or there is no room.
+    pub fn respond<B>(&self, request: &http::Request<B>) -> Result<Response, Problem> {
         let query = Query::parse(request.uri().query().unwrap_or_default())?;
         let filter = self.filter(&query, request.extensions())?;
         let start = start(&query, request.headers(), now_ms())?;
@@ -107,17 +141,17 @@ impl Subscribe {
             client.serves(&self.hub);
         }
         let handover = client.and_then(|client| client.handover(request.version()));
-        Ok(match self.hub.open_for(&filter, &start, options, peer) {
-            Opened::Stream(stream) => stream.with_handover(handover).into_response(),
-            Opened::Over => StatusCode::NO_CONTENT.into_response(),
-            Opened::Full if accepts_event_stream(request.headers()) => come_back_later(),
-            Opened::Full => Problem::new(
+        let greeting = self.greeting.as_deref();
+        match self.hub.open_for(&filter, &start, options, peer, greeting) {
+            Opened::Stream(stream) => Ok(stream.with_handover(handover).into_response()),
+            Opened::Over => Ok(StatusCode::NO_CONTENT.into_response()),
+            Opened::Full if accepts_event_stream(request.headers()) => Ok(come_back_later()),
+            Opened::Full => Err(Problem::new(
                 Code::AtCapacity,
                 "the hub has as many connections as it may; try again later",
             )
-            .retry_after_s(fastrand::u32(30..=60))
-            .into_response(),
-        })
+            .retry_after_s(fastrand::u32(30..=60))),
+        }
     }
 
     fn filter(
@@ -127,6 +161,7 @@ impl Subscribe {
     ) -> Result<FilterSpec, Problem> {
         let mut spec = FilterSpec {
             topic_lines: topic_lines(query)?,
+            dialect: self.dialect,
             ..FilterSpec::default()
         };
         let rights = extensions.get::<Arc<Rights>>();

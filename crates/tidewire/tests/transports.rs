@@ -41,4 +41,6 @@ for_each_carrier! {
     an_idle_client_is_not_stalled
     a_drain_ends_all_streams
     a_client_that_hangs_up_is_gone
+    a_greeting_has_the_id_of_the_place_where_the_stream_starts
+    everything_that_a_door_says_is_in_its_dialect
 }

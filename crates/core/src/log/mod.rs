@@ -32,6 +32,7 @@ use crate::encode::{encode, id_of};
 use crate::event::Event;
 use crate::filter::{FilterKey, Filters};
 use crate::id::{Epoch, NativeId, Offset, Tombstone, topic_hash};
+use crate::namespace::Namespace;
 use crate::pattern::Pattern;
 use crate::topic::Topic;
 
@@ -172,6 +173,7 @@ pub struct Log {
     pub(crate) touched_topics: Vec<TopicKey>,
     pub(crate) touched_patterns: Vec<PatternKey>,
     id_scratch: Vec<u8>,
+    pub(crate) namespaces: Vec<Namespace>,
 }
 
 impl Log {
@@ -194,6 +196,7 @@ impl Log {
             touched_topics: Vec::new(),
             touched_patterns: Vec::new(),
             id_scratch: Vec::new(),
+            namespaces: Vec::new(),
         };
         // Nameless, so that nothing can be published to it by name; never freed.
         let everyone = log.topics.insert(TopicState {
@@ -568,6 +571,11 @@ impl Log {
 
     pub(crate) fn retention(&self) -> &Retention {
         &self.retention
+    }
+
+    /// The latest time that anything was appended at.
+    pub(crate) fn last_ms(&self) -> u64 {
+        self.last_ms
     }
 
     pub(crate) fn tail(&self) -> Offset {

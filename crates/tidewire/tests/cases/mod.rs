@@ -1,5 +1,6 @@
 //! What holds of a stream, whoever carries it.
 
+mod door;
 mod life;
 mod slow;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 use tidewire::core::subscription::CloseReason;
 use tidewire::{Event, Topic};
 
+pub(crate) use self::door::*;
 pub(crate) use self::life::*;
 pub(crate) use self::slow::*;
 use crate::support::client::{Client, End};
