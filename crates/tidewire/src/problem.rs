@@ -117,6 +117,11 @@ impl Problem {
         &self.detail
     }
 
+    /// When to come back, in seconds.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.retry_after_s
+    }
+
     /// The document.
     pub fn to_json(&self) -> Value {
         let mut document = json!({

@@ -35,6 +35,11 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
         Duration::from_secs(1),
     )?;
     check.duration("stream.retry", config.stream.retry, TIME_MIN)?;
+    check.duration(
+        "services.generator_interval",
+        config.services.generator_interval,
+        TIME_MIN,
+    )?;
     check.broker(config.broker.kind)?;
     check.node_id(config.node.id.as_deref())?;
     for (index, origin) in config.cors.origins.iter().enumerate() {

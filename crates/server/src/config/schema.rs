@@ -78,6 +78,9 @@ pub(crate) struct Limits {
     pub(crate) idempotency_window: Duration,
     #[serde(with = "values::count")]
     pub(crate) idempotency_keys_max: usize,
+    /// Generators of sample events at a time.
+    #[serde(with = "values::count")]
+    pub(crate) generators_max: usize,
 }
 
 /// What happens to a new stream when `max_connections` are open.
@@ -231,6 +234,9 @@ pub(crate) struct Services {
     pub(crate) events: bool,
     /// The example of a service on the library's `Broadcaster`: `/api/v1/broadcast-demo/…`.
     pub(crate) broadcast_demo: bool,
+    /// The usual time between two sample events of a generator.
+    #[serde(with = "values::duration")]
+    pub(crate) generator_interval: Duration,
 }
 
 /// What the hub tells about itself.
@@ -287,6 +293,7 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             idempotency_window: Duration::from_mins(5),
             idempotency_keys_max: 100_000,
+            generators_max: 64,
         }
     }
 }
@@ -336,6 +343,7 @@ impl Default for Services {
             metrics: true,
             events: true,
             broadcast_demo: true,
+            generator_interval: Duration::from_secs(3),
         }
     }
 }
@@ -368,6 +376,7 @@ pub(crate) const KEYS: &[&str] = &[
     "limits.body_timeout",
     "limits.idempotency_window",
     "limits.idempotency_keys_max",
+    "limits.generators_max",
     "history.ttl",
     "history.memory",
     "history.rules",
@@ -387,6 +396,7 @@ pub(crate) const KEYS: &[&str] = &[
     "services.metrics",
     "services.events",
     "services.broadcast_demo",
+    "services.generator_interval",
     "log.level",
     "log.format",
 ];

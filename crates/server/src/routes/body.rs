@@ -36,7 +36,7 @@ pub(super) async fn next_chunk(body: &mut Body, limits: &Limits) -> Result<Optio
 }
 
 /// A whole body.
-pub(super) async fn read(
+pub(crate) async fn read(
     mut body: Body,
     headers: &HeaderMap,
     limits: &Limits,

@@ -1,11 +1,22 @@
 //! Whole services on top of the hub, each with routes of its own, each with a switch in `services.*`.
 
+mod broadcast_demo;
+mod envelopes;
+mod events;
+
 use axum::Router;
 use tidewire::Hub;
 
 use crate::config::Config;
 
 /// The routes of the services that are switched on.
-pub(crate) fn router(_hub: &Hub, _config: &Config) -> Router {
-    Router::new()
+pub(crate) fn router(hub: &Hub, config: &Config) -> Router {
+    let mut router = Router::new();
+    if config.services.events {
+        router = router.merge(events::router(hub, config));
+    }
+    if config.services.broadcast_demo {
+        router = router.merge(broadcast_demo::router(hub, config));
+    }
+    router
 }

@@ -1,0 +1,113 @@
+//! All generators by stream, and how many there may be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tidewire::Broadcaster;
+
+use super::generator::{Generator, MakeSource, State};
+
+/// The generators of a service.
+pub(super) struct Generators {
+    broadcaster: Broadcaster,
+    interval: Duration,
+    max: usize,
+    make_source: MakeSource,
+    by_stream: Mutex<BTreeMap<String, Arc<Generator>>>,
+}
+
+/// There are as many generators as may be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooMany(pub(super) usize);
+
+impl Generators {
+    pub(super) fn new(
+        broadcaster: Broadcaster,
+        interval: Duration,
+        max: usize,
+        make_source: MakeSource,
+    ) -> Self {
+        Self {
+            broadcaster,
+            interval,
+            max,
+            make_source,
+            by_stream: Mutex::default(),
+        }
+    }
+
+    pub(super) fn broadcaster(&self) -> &Broadcaster {
+        &self.broadcaster
+    }
+
+    /// What each generator does.
+    pub(super) fn states(&self) -> BTreeMap<String, State> {
+        let by_stream = self.by_stream.lock();
+        let states = by_stream.iter().map(|(id, g)| (id.clone(), g.state()));
+        states.collect()
+    }
+
+    /// Starts the generator of a stream that has none yet.
+    pub(super) fn start_first(&self, id: &str) -> Result<(), TooMany> {
+        let (new, _) = self.put(id)?;
+        self.spawn(id, new);
+        Ok(())
+    }
+
+    /// Starts a stream's generator anew, whatever it did. The one before says nothing more once this has answered.
+    pub(super) async fn start(&self, id: &str) -> Result<(), TooMany> {
+        let (new, old) = self.put(id)?;
+        if let Some(old) = old {
+            old.stop().await;
+        }
+        self.spawn(id, new);
+        Ok(())
+    }
+
+    /// Stops a stream's generator and forgets it; it says nothing more once this has answered. False if there is none.
+    pub(super) async fn stop(&self, id: &str) -> bool {
+        let removed = {
+            let mut by_stream = self.by_stream.lock();
+            self.broadcaster.release(id);
+            by_stream.remove(id)
+        };
+        match removed {
+            Some(generator) => {
+                generator.stop().await;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Changes what a stream's generator does, if it does what is expected. `None` if there is none.
+    pub(super) async fn change(&self, id: &str, from: State, to: State) -> Option<bool> {
+        let generator = self.by_stream.lock().get(id).cloned()?;
+        Some(generator.change(from, to).await)
+    }
+
+    /// Puts a new generator in the place of the stream's; answers both.
+    #[expect(
+        clippy::type_complexity,
+        reason = "two of the same, one may be missing"
+    )]
+    fn put(&self, id: &str) -> Result<(Arc<Generator>, Option<Arc<Generator>>), TooMany> {
+        let mut by_stream = self.by_stream.lock();
+        if !by_stream.contains_key(id) && by_stream.len() >= self.max {
+            return Err(TooMany(self.max));
+        }
+        let new = Arc::new(Generator::new());
+        let old = by_stream.insert(id.to_owned(), new.clone());
+        // Ids are checked before they come here; one that is none could only not be kept.
+        let _ = self.broadcaster.keep_active(id);
+        Ok((new, old))
+    }
+
+    fn spawn(&self, id: &str, generator: Arc<Generator>) {
+        let (id, broadcaster) = (id.to_owned(), self.broadcaster.clone());
+        let run = generator.run(id, broadcaster, self.interval, self.make_source);
+        tokio::spawn(run);
+    }
+}
