@@ -3,6 +3,7 @@
 const hub = (new URLSearchParams(location.search).get('hub') ?? 'http://127.0.0.1:8080').replace(/\/$/, '');
 const DOCUMENT = 'document_123';
 const TOASTS_MAX = 4;
+const RECEIVED_MAX = 5;
 const TOAST_MS = 6_000;
 const POINTS_MAX = 60;
 /** How long to wait where the browser has given up, which it does on an answer that is an error. */
@@ -86,17 +87,24 @@ function showMetric(name, value) {
   if (!tile) {
     tile = add(find('metrics'), 'div', 'metric');
     tile.dataset.metric = name;
-    add(tile, 'div', 'name').textContent = name.replace(/_percent$/, '').replaceAll('_', ' ');
+    add(tile, 'div', 'name').textContent = name.replace(/_(percent|bytes)$/, '').replaceAll('_', ' ');
     add(tile, 'div', 'value');
     tile.append(chart());
     find('dashboard').querySelector('.hint').hidden = true;
   }
-  const shown = value.toLocaleString('en', { maximumFractionDigits: 1 });
-  tile.querySelector('.value').textContent = name.endsWith('_percent') ? `${shown} %` : shown;
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  const height = v => 27 - (24 * (v - low)) / (high - low || 1);
+  tile.querySelector('.value').textContent = withUnit(name, value);
+  const [low, high] = name.endsWith('_percent') ? [0, 100] : [Math.min(...values), Math.max(...values)];
+  const height = v => (high > low ? 27 - (24 * (v - low)) / (high - low) : 15);
   const line = values.map((v, n) => `${(100 * n) / Math.max(values.length - 1, 1)},${height(v)}`);
   tile.querySelector('polyline').setAttribute('points', line.join(' '));
+}
+
+/** A metric's unit is the end of its name. */
+function withUnit(name, value) {
+  const text = (number, unit) => `${number.toLocaleString('en', { maximumFractionDigits: 1 })}${unit}`;
+  if (name.endsWith('_percent')) return text(value, ' %');
+  if (!name.endsWith('_bytes')) return text(value, '');
+  return value < 1e9 ? text(value / 1e6, ' MB') : text(value / 1e9, ' GB');
 }
 
 function chart() {
@@ -111,6 +119,10 @@ function chart() {
 
 function notify({ type, message, data }) {
   if (type === 'stream_started') return;
+  const row = document.createElement('li');
+  row.textContent = message;
+  find('received').prepend(row);
+  while (find('received').children.length > RECEIVED_MAX) find('received').lastChild.remove();
   const toast = add(find('toasts'), 'div', 'toast');
   add(toast, 'div', 'message').textContent = message;
   const details = Object.entries(data ?? {}).map(([name, value]) => `${name}: ${typeof value === 'string' ? value : JSON.stringify(value)}`);
