@@ -57,3 +57,10 @@ pub use crate::publish::PublishError;
 pub use crate::rights::{Rights, UserId};
 pub use crate::serve::{ServeOptions, bind, serve};
 pub use crate::stream::EventStream;
+
+/// The guides' Rust, compiled and run with the documentation's.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../../docs/coming-from-topics-package.md")]
+    struct ComingFromTopicsPackage;
+}
