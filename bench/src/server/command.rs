@@ -29,6 +29,8 @@ pub(super) fn command(
                 .current_dir(folder)
                 .env("TIDEWIRE_LISTEN", listen)
                 .env("TIDEWIRE_LOG__LEVEL", "warn")
+                .env("TIDEWIRE_SERVICES__EVENTS", "false")
+                .env("TIDEWIRE_SERVICES__BROADCAST_DEMO", "false")
                 .env(
                     "TIDEWIRE_LIMITS__MAX_CONNECTIONS",
                     CONNECTIONS_MAX.to_string(),

@@ -99,12 +99,25 @@ fn every_setting_is_documented_with_its_default_and_nothing_else_is() {
 
 #[test]
 fn the_subscribers_guide_shows_what_happens() {
-    follow("docs/guide-subscribe.md");
+    follow("docs/guide-subscribe.md", &Hub::spawn(&[], &[]));
 }
 
 #[test]
 fn the_publishers_guide_shows_what_happens() {
-    follow("docs/guide-publish.md");
+    follow("docs/guide-publish.md", &Hub::spawn(&[], &[]));
+}
+
+#[test]
+fn the_guide_to_the_event_streaming_service_shows_what_happens() {
+    let settings = [
+        ("TIDEWIRE_SERVICES__EVENTS", "true"),
+        ("TIDEWIRE_SERVICES__GENERATOR_INTERVAL", "1h"),
+    ];
+    let hub = Hub::spawn(&[], &settings);
+    hub.wait_for_stats("the generators have started", |stats| {
+        stats["published"] == 4
+    });
+    follow("docs/coming-from-event-streaming.md", &hub);
 }
 
 #[test]
@@ -119,8 +132,7 @@ const GUIDES_EPOCH: &str = "~e9z9tzyr-";
 const REST: Duration = Duration::from_millis(300);
 
 /// Runs every command of a guide in order, against one hub, and compares what each prints.
-fn follow(guide: &str) {
-    let hub = Hub::spawn(&[], &[]);
+fn follow(guide: &str, hub: &Hub) {
     let host = format!("127.0.0.1:{}", hub.port());
     let head = run(&format!("curl -sNi http://{host}/events"), |text| {
         text.contains("retry: ")
@@ -195,7 +207,8 @@ fn run(command: &str, is_all: impl Fn(&str) -> bool) -> String {
     text
 }
 
-/// Output without what differs from run to run: the jitter of `retry:`, times, and blank lines at the end.
+/// Output without what differs from run to run: the jitter of `retry:`, times, ids of envelopes and their clients, and
+/// blank lines at the end.
 fn steady(output: &str) -> String {
     let line = |line: &str| match (
         line.starts_with("retry: "),
@@ -203,10 +216,23 @@ fn steady(output: &str) -> String {
     ) {
         (true, _) => "retry: …".to_owned(),
         (false, Some((before, after))) => format!("{before}{}", &after[after.find('"').unwrap()..]),
-        _ => line.to_owned(),
+        _ => ["\"timestamp\":", "\"id\":\"evt_", "\"client_id\":\""]
+            .into_iter()
+            .fold(line.to_owned(), |line, name| masked(&line, name)),
     };
     let lines: Vec<_> = output.lines().map(line).collect();
     lines.join("\n").trim_end().to_owned()
+}
+
+/// A line in which what follows a name, up to the next quote, comma or brace, is not told.
+fn masked(line: &str, name: &str) -> String {
+    let mut parts = line.split(name);
+    let mut masked = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(['"', ',', '}']).unwrap_or(part.len());
+        masked += &[name, "…", &part[end..]].concat();
+    }
+    masked
 }
 
 #[test]

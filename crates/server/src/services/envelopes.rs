@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{OriginalUri, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use http::{Method, StatusCode, Uri, header};
+use http::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidewire::problem::{Code, Problem};
@@ -46,16 +46,20 @@ fn timestamp() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
+fn answer(body: Value) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
 /// Says that something was done.
 pub(super) fn done(message: impl Into<String>) -> Response {
     let message = message.into();
-    Json(json!({ "success": true, "message": message, "timestamp": timestamp() })).into_response()
+    answer(json!({ "success": true, "message": message, "timestamp": timestamp() }))
 }
 
 /// Answers what was asked for.
 pub(super) fn found(data: impl Into<Value>) -> Response {
     let data = data.into();
-    Json(json!({ "success": true, "data": data, "timestamp": timestamp() })).into_response()
+    answer(json!({ "success": true, "data": data, "timestamp": timestamp() }))
 }
 
 /// Why something was not done.
@@ -96,7 +100,8 @@ impl IntoResponse for Failure {
             "error": self.error,
             "timestamp": timestamp(),
         });
-        let mut response = (self.status, Json(body)).into_response();
+        let mut response = answer(body);
+        *response.status_mut() = self.status;
         if let Some(seconds) = self.retry_after_s {
             let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, seconds.into());
@@ -217,7 +222,7 @@ fn check_publisher(
     }
 }
 
-async fn not_found(uri: Uri) -> Failure {
+async fn not_found(OriginalUri(uri): OriginalUri) -> Failure {
     let detail = format!("nothing is served at `{}`", uri.path());
     Problem::new(Code::NotFound, detail).into()
 }
