@@ -122,7 +122,7 @@ fn the_guide_to_the_event_streaming_service_shows_what_happens() {
 
 #[test]
 fn the_guide_for_those_with_a_topics_package_shows_what_happens() {
-    follow("docs/coming-from-topics-package.md");
+    follow("docs/coming-from-topics-package.md", &Hub::spawn(&[], &[]));
 }
 
 /// Where the guides' hub is, and what its ids begin with.

@@ -12,7 +12,11 @@ use support::{Hub, http};
 
 /// A hub whose clients come back soon.
 fn hub() -> Hub {
-    Hub::spawn(&[], &[("TIDEWIRE_STREAM__RETRY", "200ms")])
+    let settings = [
+        ("TIDEWIRE_SERVICES__EVENTS", "true"),
+        ("TIDEWIRE_STREAM__RETRY", "200ms"),
+    ];
+    Hub::spawn(&[], &settings)
 }
 
 /// Broadcasts an event as a server would. Without a stream it goes to all.
