@@ -90,7 +90,7 @@ impl Log {
                 None
             };
             subscription.push_control(|out| {
-                self.write_gap(out, filter, starts_after, from, reason, now_ms)
+                self.write_gap(out, filter, starts_after, from, reason, now_ms);
             });
         }
         Subscribed::Stream {

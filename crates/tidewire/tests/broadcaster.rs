@@ -301,7 +301,9 @@ proptest! {
                 }
                 Step::ToAll => {
                     let sent = all.broadcast_to_all("t", "m", None).now_or_never().unwrap().unwrap();
-                    clients.iter_mut().for_each(|(.., expected)| expected.push(sent.clone()));
+                    for (.., expected) in &mut clients {
+                        expected.push(sent.clone());
+                    }
                 }
             }
             let mut active: BTreeMap<String, usize> = kept.iter().map(|id| (id.clone(), 0)).collect();

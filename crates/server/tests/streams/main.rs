@@ -7,6 +7,7 @@ mod support;
 
 mod answers;
 mod broadcast;
+mod clients;
 mod commands;
 mod demo;
 mod generators;

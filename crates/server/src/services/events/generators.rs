@@ -89,10 +89,6 @@ impl Generators {
     }
 
     /// Puts a new generator in the place of the stream's; answers both.
-    #[expect(
-        clippy::type_complexity,
-        reason = "two of the same, one may be missing"
-    )]
     fn put(&self, id: &str) -> Result<(Arc<Generator>, Option<Arc<Generator>>), TooMany> {
         let mut by_stream = self.by_stream.lock();
         if !by_stream.contains_key(id) && by_stream.len() >= self.max {
