@@ -127,6 +127,11 @@ fn the_guide_for_those_who_come_from_the_go_sample_shows_what_happens() {
     follow("docs/coming-from-go-sse-sample.md", &hub);
 }
 
+#[test]
+fn the_guide_for_those_with_a_topics_package_shows_what_happens() {
+    follow("docs/coming-from-topics-package.md", &Hub::spawn(&[], &[]));
+}
+
 /// Where the guides' hub is, and what its ids begin with.
 const GUIDES_HUBS: [&str; 2] = ["127.0.0.1:8080", "127.0.0.1:8089"];
 const GUIDES_EPOCH: &str = "~e9z9tzyr-";
@@ -177,7 +182,7 @@ fn follow(guide: &str, hub: &Hub) {
             _ => {}
         }
     }
-    assert!(blocks > 4, "{blocks} blocks with commands");
+    assert!(blocks > 3, "{blocks} blocks with commands");
 }
 
 /// A command with the lines that it goes on in, and what follows.

@@ -282,6 +282,20 @@ pub struct Stats {
     pub totals: Totals,
 }
 
+impl Stats {
+    /// Topics with an event in history or a subscriber.
+    pub fn topics(&self) -> usize {
+        self.log.topics
+    }
+
+    /// How often a client missed events since the start: it fell out of the history and was closed, or was told of a
+    /// `gap`, here or when it came back after too long. One drop may stand for any number of events, as nobody counts
+    /// what leaves the history unread; a client that is closed for lagging and then told of its gap counts twice.
+    pub fn drops(&self) -> u64 {
+        self.totals.gaps + self.totals.closes_by(CloseReason::Lagged)
+    }
+}
+
 /// What a listing tells of a connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionInfo {

@@ -39,6 +39,7 @@ mod live;
 pub mod problem;
 pub mod publish;
 pub mod query;
+mod rights;
 pub mod serve;
 pub mod stream;
 pub mod subscribe;
@@ -54,6 +55,13 @@ pub use crate::counters::Totals;
 pub use crate::duration::parse_duration;
 pub use crate::hub::{Hub, HubBuilder};
 pub use crate::publish::PublishError;
+pub use crate::rights::{ExpiresAt, Rights, UserId};
 pub use crate::serve::{ServeOptions, bind, serve};
 pub use crate::stream::EventStream;
-pub use crate::subscribe::{Rights, UserId};
+
+/// The guides' Rust, compiled and run with the documentation's.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../../docs/coming-from-topics-package.md")]
+    struct ComingFromTopicsPackage;
+}

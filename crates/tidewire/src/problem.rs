@@ -154,6 +154,16 @@ impl Problem {
     }
 }
 
+/// A value that can't be written as JSON, so that a route can use `?` on [`Event::json`](crate::Event::json).
+impl From<serde_json::Error> for Problem {
+    fn from(error: serde_json::Error) -> Self {
+        Self::new(
+            Code::Internal,
+            format!("no JSON can be made of it: {error}"),
+        )
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut body = self.to_json().to_string();

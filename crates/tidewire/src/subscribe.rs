@@ -19,7 +19,7 @@ use tidewire_core::event::Event;
 use tidewire_core::filter::FilterSpec;
 use tidewire_core::pattern::Pattern;
 use tidewire_core::subscribe::Start;
-use tidewire_core::topic::{Topic, TopicError, is_reserved};
+use tidewire_core::topic::{Topic, TopicError};
 
 use crate::clock::{Moment, now_ms};
 use crate::connections::ConnectionId;
@@ -27,6 +27,7 @@ use crate::duration::parse_duration;
 use crate::hub::{Hub, Opened, Peer, USER_TOPIC};
 use crate::problem::{Code, Problem};
 use crate::query::Query;
+use crate::rights::{ExpiresAt, Rights, UserId, check_public};
 use crate::serve::Client;
 use crate::stream::{
     Heartbeat, LAST_EVENT_ID, StreamOptions, come_back_later, event_stream_response,
@@ -36,64 +37,6 @@ use crate::stream::{
 pub const PADDING_BYTES_MAX: u32 = 64 * 1024;
 /// Longest `Last-Event-ID` that is looked at; a longer one was never given out.
 const LAST_EVENT_ID_BYTES_MAX: usize = 1_024;
-
-/// Put into a request's extensions by an application's own authentication: the stream is then subscribed to the
-/// user's own topic, `user:{id}`, too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserId(pub String);
-
-/// What the sender of a request may do, as topic patterns. Where a request has no such extension, whoever put the
-/// handler into their router answers for who gets there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rights {
-    /// Topics that may be read.
-    pub subscribe: Vec<Pattern>,
-    /// Topics that may be published to and closed.
-    pub publish: Vec<Pattern>,
-    /// Whether figures may be read and connections be closed.
-    pub admin: bool,
-    /// Whether these are the rights of somebody unknown who could say who they are: a refusal then asks for
-    /// credentials (401) instead of being the last word (403).
-    pub may_log_in: bool,
-}
-
-/// Put into a request's extensions by an authentication whose word is good until then, in milliseconds since the Unix
-/// epoch: the stream ends at that time, and its client comes back with a newer credential or not at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExpiresAt(pub u64);
-
-impl Rights {
-    /// Whether events may be published to a topic.
-    pub fn may_publish(&self, topic: &str) -> bool {
-        self.publish.iter().any(|pattern| pattern.matches(topic))
-    }
-
-    /// Whether a topic may be read.
-    pub fn may_read(&self, topic: &str) -> bool {
-        self.subscribe.iter().any(|pattern| pattern.matches(topic))
-    }
-
-    /// The answer to whoever lacks a right.
-    pub fn refuse(&self, detail: impl Into<String>) -> Problem {
-        let code = if self.may_log_in {
-            Code::MissingCredential
-        } else {
-            Code::NotAllowed
-        };
-        Problem::new(code, detail)
-    }
-
-    /// What may be read of the topics that are nobody's own.
-    fn public(&self) -> Vec<Pattern> {
-        let patterns = self.subscribe.iter();
-        let public = patterns.filter(|pattern| !is_reserved(pattern.as_str()));
-        public.cloned().collect()
-    }
-
-    fn may_read_all_of(&self, pattern: &Pattern) -> bool {
-        self.subscribe.iter().any(|right| right.covers(pattern))
-    }
-}
 
 /// Answers `GET` requests with streams. Made by [`Hub::subscribe`]; fits `axum::routing::get` and any tower router.
 #[derive(Clone)]
@@ -227,10 +170,11 @@ impl Subscribe {
         if let Some(topics) = &self.topics {
             spec.topics.clone_from(topics);
             if let Some(rights) = rights {
-                check_rights(&spec, rights)?;
+                rights.check(&spec)?;
             }
             return Ok(spec);
         }
+        let own = own_topic(extensions)?;
         let listed = query.all("topics").flat_map(|list| list.split(','));
         let names = query
             .all("topic")
@@ -247,21 +191,22 @@ impl Subscribe {
         spec.topics.sort();
         spec.topics.dedup();
         self.check_number_of_names(&spec)?;
-        if let Some(rights) = rights {
-            check_rights(&spec, rights)?;
+        let names_nothing = spec.topics.is_empty() && spec.patterns.is_empty();
+        // It joins below, and whoever names it needs no right to what is theirs.
+        spec.topics.retain(|topic| Some(topic) != own.as_ref());
+        match rights {
+            Some(rights) => rights.check(&spec)?,
+            None if own.is_some() => check_public(&spec)?,
+            None => {}
         }
-        if spec.topics.is_empty() && spec.patterns.is_empty() {
+        if names_nothing {
             let everything = Pattern::new("**").map_err(|error| bad_topic("**", &error))?;
             spec.patterns = match rights {
                 Some(rights) if !rights.may_read_all_of(&everything) => rights.public(),
                 _ => vec![everything],
             };
         }
-        if let Some(UserId(user)) = extensions.get::<UserId>() {
-            let name = format!("{USER_TOPIC}{user}");
-            spec.topics
-                .push(Topic::new(&name).map_err(|error| bad_topic(&name, &error))?);
-        }
+        spec.topics.extend(own);
         if spec.topics.is_empty() && spec.patterns.is_empty() {
             let detail =
                 "no right to subscribe to any public topic; name the topics that you may read";
@@ -314,23 +259,14 @@ impl http_body::Body for NoBody {
     }
 }
 
-fn check_rights(spec: &FilterSpec, rights: &Rights) -> Result<(), Problem> {
-    let topic = spec
-        .topics
-        .iter()
-        .map(Topic::as_str)
-        .find(|topic| !rights.may_read(topic));
-    let pattern = spec
-        .patterns
-        .iter()
-        .find(|pattern| !rights.may_read_all_of(pattern))
-        .map(Pattern::as_str);
-    match topic.or(pattern) {
-        Some(name) => Err(rights
-            .refuse(format!("no right to subscribe to `{name}`"))
-            .with("topic", name)),
-        None => Ok(()),
-    }
+/// The topic of the user whom the application found.
+fn own_topic(extensions: &http::Extensions) -> Result<Option<Topic>, Problem> {
+    let Some(UserId(user)) = extensions.get::<UserId>() else {
+        return Ok(None);
+    };
+    let name = format!("{USER_TOPIC}{user}");
+    let topic = Topic::new(&name).map_err(|error| bad_topic(&name, &error))?;
+    Ok(Some(topic))
 }
 
 fn bad_topic(name: &str, error: &TopicError) -> Problem {

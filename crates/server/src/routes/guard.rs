@@ -11,8 +11,8 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Version, header};
 use jiff::Timestamp;
 use tidewire::problem::{Code, Problem};
-use tidewire::subscribe::{ExpiresAt, or_come_back_later};
-use tidewire::{Rights, UserId};
+use tidewire::subscribe::or_come_back_later;
+use tidewire::{ExpiresAt, Rights, UserId};
 
 use crate::auth::{Authenticator, Place};
 use crate::config::Config;

@@ -216,7 +216,7 @@ fn check_publisher(
     match rights {
         Some(Extension(rights)) if !rights.may_publish(topic.as_str()) => {
             let detail = format!("no right to publish to `{}`", topic.as_str());
-            Err(Problem::new(Code::NotAllowed, detail).into())
+            Err(rights.refuse(detail).into())
         }
         _ => Ok(()),
     }

@@ -62,6 +62,11 @@ impl Hub {
         self.wait_until_ready();
     }
 
+    /// Kills it; [`restart`](Self::restart) starts it again.
+    pub(crate) fn stop(&mut self) {
+        self.kill();
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
