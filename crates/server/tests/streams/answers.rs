@@ -237,12 +237,13 @@ fn wrong_methods_and_addresses_are_refused_in_the_form_of_the_service() {
 #[test]
 fn every_alias_is_the_same_service() {
     let hub = hub();
+    let mut clients = Vec::new(); // held, as their rows would go with them
     for (service, aliases) in [
         (EVENTS, ["/api/v1/events-full", "/events-full"]),
         (DEMO, ["/api/v1/events-util", "/events-util"]),
     ] {
         for (n, alias) in aliases.into_iter().enumerate() {
-            let _client = hub.stream(&format!("{alias}/stream/x{n}"));
+            clients.push(hub.stream(&format!("{alias}/stream/x{n}")));
             let rows = streams(&hub, service);
             assert_eq!(rows, streams(&hub, alias));
             assert_eq!(rows[format!("x{n}")]["clients"], 1, "{alias}");
