@@ -11,6 +11,7 @@ mod clients;
 mod commands;
 mod demo;
 mod generators;
+mod limits;
 mod resume;
 
 use std::thread;

@@ -126,7 +126,7 @@ impl From<BroadcastError> for Problem {
 
 impl Broadcaster {
     /// Streams in a namespace of their own: stream `a` of namespace `shop` is the topic `shop:a`. Broadcasters of one hub and
-    /// namespace have the same streams.
+    /// namespace have the same streams; what each [keeps active](Self::keep_active) is its own.
     ///
     /// # Errors
     /// If the namespace is not 1 to 128 letters, digits and characters of `._-`.

@@ -8,8 +8,8 @@
 //!    └─────────────────────────────────────────┘
 //! ```
 //!
-//! The task speaks only while it holds its turn, and the state changes only between two turns: who has paused or stopped
-//! a generator gets no more of its events. Where its source panics, the stream is told in an `error` event and another
+//! The task looks at the state in each turn before it speaks. Who changes the state waits for the end of the turn under way:
+//! after that, a generator that was paused or stopped says nothing more. Where its source panics, the stream is told in an `error` event and another
 //! source is made, after a while that doubles with each failure in a row.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,7 +50,7 @@ pub(super) enum State {
 /// A generator, as its task and those who manage it see it.
 pub(super) struct Generator {
     state: watch::Sender<State>,
-    /// Held while the task speaks, and while the state changes.
+    /// Held while the task speaks.
     turn: Mutex<()>,
 }
 
@@ -66,9 +66,8 @@ impl Generator {
         *self.state.borrow()
     }
 
-    /// Does something else from now on, if it does what is expected.
-    pub(super) async fn change(&self, from: State, to: State) -> bool {
-        let _turn = self.turn.lock().await;
+    /// Does something else from the next turn on, if it does what is expected.
+    pub(super) fn change(&self, from: State, to: State) -> bool {
         self.state.send_if_modified(|state| {
             let is_expected = *state == from;
             if is_expected {
@@ -78,10 +77,14 @@ impl Generator {
         })
     }
 
-    /// Ends it, whatever it does.
-    pub(super) async fn stop(&self) {
-        let _turn = self.turn.lock().await;
+    /// Ends it with the turn under way, whatever it does.
+    pub(super) fn stop(&self) {
         self.state.send_replace(State::Stopped);
+    }
+
+    /// Waits for the end of the turn under way.
+    pub(super) async fn settled(&self) {
+        drop(self.turn.lock().await);
     }
 
     /// The task.
@@ -206,7 +209,9 @@ impl Voice {
 
 /// Half as long to one and a half times as long, by chance, so that streams don't speak in step.
 fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(0.5 + fastrand::f64())
+    let longest_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+    let by_chance = Duration::from_millis(fastrand::u64(0..=longest_ms));
+    (interval / 2).saturating_add(by_chance)
 }
 
 /// How long to wait after a failure when there were so many before it in a row.

@@ -42,6 +42,11 @@ impl Generators {
         &self.broadcaster
     }
 
+    #[cfg(test)]
+    pub(super) fn generator(&self, id: &str) -> Option<Arc<Generator>> {
+        self.by_stream.lock().get(id).cloned()
+    }
+
     /// What each generator does.
     pub(super) fn states(&self) -> BTreeMap<String, State> {
         let by_stream = self.by_stream.lock();
@@ -49,20 +54,32 @@ impl Generators {
         states.collect()
     }
 
-    /// Starts the generator of a stream that has none yet.
-    pub(super) fn start_first(&self, id: &str) -> Result<(), TooMany> {
-        let (new, _) = self.put(id)?;
-        self.spawn(id, new);
-        Ok(())
+    /// Starts a stream's generator anew, whatever it did. To be called within a runtime.
+    pub(super) fn start_at_once(&self, id: &str) -> Result<Option<Arc<Generator>>, TooMany> {
+        let (new, old) = self.put(id)?;
+        let run = new.run(
+            id.to_owned(),
+            self.broadcaster.clone(),
+            self.interval,
+            self.make_source,
+        );
+        let before = old.clone();
+        tokio::spawn(async move {
+            if let Some(before) = before {
+                before.settled().await;
+            }
+            run.await;
+        });
+        Ok(old)
     }
 
-    /// Starts a stream's generator anew, whatever it did. The one before says nothing more once this has answered.
+    /// Starts a stream's generator anew. The one before says nothing more once this has answered.
+    ///
+    /// This and the others below do what they do before they wait: whoever asked may hang up at any time.
     pub(super) async fn start(&self, id: &str) -> Result<(), TooMany> {
-        let (new, old) = self.put(id)?;
-        if let Some(old) = old {
-            old.stop().await;
+        if let Some(old) = self.start_at_once(id)? {
+            old.settled().await;
         }
-        self.spawn(id, new);
         Ok(())
     }
 
@@ -70,12 +87,16 @@ impl Generators {
     pub(super) async fn stop(&self, id: &str) -> bool {
         let removed = {
             let mut by_stream = self.by_stream.lock();
-            self.broadcaster.release(id);
-            by_stream.remove(id)
+            let removed = by_stream.remove(id);
+            if let Some(generator) = &removed {
+                generator.stop();
+                self.broadcaster.release(id);
+            }
+            removed
         };
         match removed {
             Some(generator) => {
-                generator.stop().await;
+                generator.settled().await;
                 true
             }
             None => false,
@@ -85,10 +106,12 @@ impl Generators {
     /// Changes what a stream's generator does, if it does what is expected. `None` if there is none.
     pub(super) async fn change(&self, id: &str, from: State, to: State) -> Option<bool> {
         let generator = self.by_stream.lock().get(id).cloned()?;
-        Some(generator.change(from, to).await)
+        let changed = generator.change(from, to);
+        generator.settled().await;
+        Some(changed)
     }
 
-    /// Puts a new generator in the place of the stream's; answers both.
+    /// Puts a new generator in the place of the stream's, which ends; answers both.
     fn put(&self, id: &str) -> Result<(Arc<Generator>, Option<Arc<Generator>>), TooMany> {
         let mut by_stream = self.by_stream.lock();
         if !by_stream.contains_key(id) && by_stream.len() >= self.max {
@@ -96,14 +119,11 @@ impl Generators {
         }
         let new = Arc::new(Generator::new());
         let old = by_stream.insert(id.to_owned(), new.clone());
+        if let Some(old) = &old {
+            old.stop();
+        }
         // Ids are checked before they come here; one that is none could only not be kept.
         let _ = self.broadcaster.keep_active(id);
         Ok((new, old))
-    }
-
-    fn spawn(&self, id: &str, generator: Arc<Generator>) {
-        let (id, broadcaster) = (id.to_owned(), self.broadcaster.clone());
-        let run = generator.run(id, broadcaster, self.interval, self.make_source);
-        tokio::spawn(run);
     }
 }

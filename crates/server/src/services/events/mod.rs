@@ -41,7 +41,7 @@ pub(super) fn router(hub: &Hub, config: &Config) -> Router {
         samples::source_of,
     );
     for id in DEFAULT_STREAMS {
-        if let Err(TooMany(max)) = generators.start_first(id) {
+        if let Err(TooMany(max)) = generators.start_at_once(id) {
             tracing::warn!(
                 stream = id,
                 max,

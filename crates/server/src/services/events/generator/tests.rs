@@ -169,7 +169,7 @@ async fn a_start_restarts_also_what_is_paused_and_there_is_only_one_then() {
 async fn there_are_no_more_than_may_be() {
     let all = generators(steady, 2);
     all.start("a").await.unwrap();
-    all.start_first("b").unwrap();
+    all.start_at_once("b").unwrap();
     assert_eq!(all.start("c").await, Err(TooMany(2)));
     assert!(!all.broadcaster().is_stream_active("c"));
     all.start("b").await.expect("a restart takes no place");
@@ -201,12 +201,45 @@ async fn a_source_that_panics_is_made_anew_and_its_stream_is_told() {
     assert!(all.stop("a").await);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_hangs_up_leaves_nothing_half_done() {
+    let all = generators(steady, 2);
+    let mut client = all.broadcaster().subscribe("a").unwrap();
+    all.start("a").await.unwrap();
+    next(&mut client).await;
+    let old = all.generator("a").unwrap();
+    let turn = old.turn.lock().await;
+    let poll = |asked: std::pin::Pin<&mut dyn Future<Output = ()>>| {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(
+            asked.poll(&mut context).is_pending(),
+            "it waits for the turn"
+        );
+    };
+    poll(pin!(async { all.start("a").await.unwrap() }));
+    drop(turn);
+    assert_eq!(next(&mut client).await.event_type, "stream_started");
+    assert_eq!(
+        (old.state(), all.states()["a"]),
+        (State::Stopped, State::Running)
+    );
+
+    let old = all.generator("a").unwrap();
+    let turn = old.turn.lock().await;
+    poll(pin!(async { assert!(all.stop("a").await) }));
+    drop(turn);
+    pass(100).await;
+    let marker = all.broadcaster().broadcast("a", "marker", "m", None).await;
+    assert_eq!(next(&mut client).await, marker.unwrap());
+}
+
 #[test]
 fn waiting_grows_up_to_a_limit() {
     assert_eq!(back_off(INTERVAL, 0), INTERVAL);
     assert_eq!(back_off(INTERVAL, 3), INTERVAL * 8);
     assert_eq!(back_off(INTERVAL, u32::MAX), BACK_OFF_MAX);
     assert_eq!(back_off(BACK_OFF_MAX * 2, 9), BACK_OFF_MAX * 2);
+    assert!(jittered(Duration::MAX) >= Duration::MAX / 2);
 }
 
 #[derive(Clone, Copy, Debug)]
