@@ -43,4 +43,5 @@ for_each_carrier! {
     a_client_that_hangs_up_is_gone
     events_within_a_window_come_together_and_others_at_once
     what_is_no_event_of_a_topic_does_not_wait
+    a_heartbeat_does_not_wait
 }
