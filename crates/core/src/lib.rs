@@ -17,6 +17,7 @@
 //! subscriptions until each says [`Idle`](subscription::Poll::Idle). Then every subscription has been given every
 //! matching event after its position, in the log's order, or was told by a `gap` or a close that it was not.
 
+mod batch;
 pub mod coalesce;
 pub mod decode;
 pub mod encode;
@@ -26,6 +27,7 @@ pub mod id;
 pub mod limits;
 pub mod log;
 pub mod pattern;
+mod reason;
 pub mod subscribe;
 pub mod subscription;
 pub mod topic;

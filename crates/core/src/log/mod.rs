@@ -15,6 +15,7 @@ mod history;
 mod patterns;
 mod retention;
 mod store;
+mod trim;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use self::retention::TrimTable;
 pub use self::retention::{Retention, RetentionRule};
 pub(crate) use self::store::{Entry, Kind, Seq, Store, Topics};
 use crate::coalesce::CoalesceRule;
-use crate::encode::{encode, id_of};
+use crate::encode::encode;
 use crate::event::Event;
 use crate::filter::{FilterKey, Filters};
 use crate::id::{Epoch, NativeId, Offset, Tombstone, topic_hash};
@@ -385,62 +386,6 @@ impl Log {
         seq
     }
 
-    /// Drops what is too old. To be called now and then, also when nothing is published.
-    pub fn expire(&mut self, now_ms: u64) {
-        let horizon = now_ms.saturating_sub(self.retention.ttl_ms);
-        while self
-            .store
-            .oldest()
-            .is_some_and(|entry| entry.at_ms < horizon)
-        {
-            self.pop();
-        }
-        self.index_bytes -= self.patterns.expire(now_ms);
-    }
-
-    fn trim(&mut self) {
-        let horizon = self.last_ms.saturating_sub(self.retention.ttl_ms);
-        let too_much =
-            |log: &Self| log.memory() > log.retention.memory_bytes && log.store.len() > 1;
-        while too_much(self)
-            || self
-                .store
-                .oldest()
-                .is_some_and(|entry| entry.at_ms < horizon)
-        {
-            self.pop();
-        }
-    }
-
-    fn pop(&mut self) {
-        if let Some(entry) = self.store.oldest()
-            && entry.kind == Kind::StoredWithOwnId
-            && let Some(id) = id_of(self.store.bytes_of(entry))
-            // A broker may have taken the same id twice; then the younger event has it.
-            && self.own_ids.get(id) == Some(&self.store.base())
-            && self.own_ids.remove(id).is_some()
-        {
-            self.index_bytes -= own_id_memory(id);
-        }
-        let Some((seq, entry)) = self.store.pop() else {
-            return;
-        };
-        if entry.kind != Kind::Transient {
-            self.tail = entry.offset;
-        }
-        for &key in entry.topics.as_slice() {
-            if entry.kind != Kind::Transient {
-                let mark = Mark {
-                    offset: entry.offset,
-                    at_ms: entry.at_ms,
-                };
-                self.trimmed
-                    .record(self.topics[key.0 as usize].name(), mark);
-            }
-            self.unlink(key, seq, entry.kind);
-        }
-    }
-
     /// Puts an event into its topic's chain and those of the patterns that match.
     fn link(&mut self, key: TopicKey, seq: Seq) {
         let state = &mut self.topics[key.0 as usize];
@@ -462,22 +407,6 @@ impl Log {
                 }
             }
         }
-    }
-
-    fn unlink(&mut self, key: TopicKey, seq: Seq, kind: Kind) {
-        let state = &mut self.topics[key.0 as usize];
-        self.index_bytes -= state.chain.trim(seq, kind);
-        if state.end == Some(seq) {
-            state.end = None;
-        }
-        state.refresh_patterns(&self.patterns);
-        for &pattern in &state.patterns {
-            self.index_bytes -= self.patterns.get_mut(pattern).chain.trim(seq, kind);
-        }
-        if state.chain.seqs.is_empty() {
-            self.index_bytes -= state.memory();
-        }
-        self.free_if_unused(key);
     }
 
     pub(crate) fn free_if_unused(&mut self, key: TopicKey) {
