@@ -15,6 +15,7 @@ mod history;
 mod patterns;
 mod retention;
 mod store;
+mod topics;
 mod trim;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ pub(crate) use self::retention::Mark;
 use self::retention::TrimTable;
 pub use self::retention::{Retention, RetentionRule};
 pub(crate) use self::store::{Entry, Kind, Seq, Store, Topics};
+pub(crate) use self::topics::TopicState;
 use crate::coalesce::CoalesceRule;
 use crate::encode::encode;
 use crate::event::Event;
@@ -43,61 +45,6 @@ pub struct TopicKey(pub(crate) u32);
 
 /// The chain that is in every filter: events to each and every connection.
 pub(crate) const EVERYONE: TopicKey = TopicKey(0);
-
-/// What the log knows of a topic, while it has an event or a reader.
-#[derive(Debug)]
-pub(crate) struct TopicState {
-    /// `topic: {name}\n`, written before an event for those who asked for `fields=topic`; the name is read off it.
-    line: Box<str>,
-    pub(crate) chain: Chain,
-    /// The patterns with readers that match, as of `patterns_version`.
-    patterns: Vec<PatternKey>,
-    patterns_version: u64,
-    /// The topic's final event, while that is held and nothing came after it.
-    pub(crate) end: Option<Seq>,
-    /// Readers that hold this topic beside filters: a connection's own topic.
-    holds: u32,
-}
-
-const LINE_START: &str = "topic: ";
-
-/// What a topic costs beside its state and its name: a place in the table of names, the first piece of its chain, and
-/// the allocator's rounding of each. Measured with a million topics.
-const TOPIC_OVERHEAD_BYTES: usize = 200;
-
-impl TopicState {
-    fn new(name: &str) -> Self {
-        Self {
-            line: format!("{LINE_START}{name}\n").into(),
-            chain: Chain::default(),
-            patterns: Vec::new(),
-            patterns_version: 0,
-            end: None,
-            holds: 0,
-        }
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.line[LINE_START.len()..self.line.len() - 1]
-    }
-
-    pub(crate) fn line(&self) -> &str {
-        &self.line
-    }
-
-    /// Sees to it that `patterns` is up to date.
-    fn refresh_patterns(&mut self, patterns: &Patterns) {
-        if self.patterns_version != patterns.version() && !self.name().is_empty() {
-            self.patterns_version = patterns.version();
-            self.patterns = patterns.matching(self.name());
-        }
-    }
-
-    /// About what the state of a topic without readers costs, in bytes.
-    fn memory(&self) -> usize {
-        size_of::<Self>() + 2 * self.line.len() + TOPIC_OVERHEAD_BYTES
-    }
-}
 
 /// Why the log takes no such publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,10 +147,9 @@ impl Log {
             id_scratch: Vec::new(),
         };
         // Nameless, so that nothing can be published to it by name; never freed.
-        let everyone = log.topics.insert(TopicState {
-            holds: 1,
-            ..TopicState::new("")
-        });
+        let mut state = TopicState::new("");
+        state.holds = 1;
+        let everyone = log.topics.insert(state);
         debug_assert_eq!(everyone, EVERYONE.0 as usize);
         log
     }
