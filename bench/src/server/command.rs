@@ -35,6 +35,8 @@ pub(super) fn command(
                     "TIDEWIRE_LIMITS__MAX_CONNECTIONS",
                     CONNECTIONS_MAX.to_string(),
                 )
+                // The publisher's connection is idle while thousands are opened.
+                .env("TIDEWIRE_LIMITS__HEAD_TIMEOUT", "2m")
                 .env("TIDEWIRE_HISTORY__MEMORY", tuning.history_bytes.to_string());
             command
         }

@@ -18,6 +18,7 @@
 //! subscriptions until each says [`Idle`](subscription::Poll::Idle). Then every subscription has been given every
 //! matching event after its position, in the log's order, or was told by a `gap` or a close that it was not.
 
+mod batch;
 pub mod coalesce;
 pub mod decode;
 pub mod dialect;
@@ -29,6 +30,7 @@ pub mod limits;
 pub mod log;
 pub mod namespace;
 pub mod pattern;
+mod reason;
 pub mod subscribe;
 pub mod subscription;
 pub mod topic;

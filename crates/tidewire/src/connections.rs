@@ -33,7 +33,7 @@ pub type ConnectionId = Uuid;
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) filter: FilterKey,
-    /// Where the connection stands in its filter's list.
+    /// Where the connection stands in its filter's list; [`GONE`] once it is out of all tables.
     at: AtomicU32,
     remote: Remote,
     /// Whether the carrier was told that there is something to do, and has not looked since.
@@ -55,6 +55,9 @@ pub(crate) struct Connection {
     /// The next place of the log that the connection looks at.
     pub(crate) place: AtomicU64,
 }
+
+/// In no list any more. So many connections there can't be.
+const GONE: u32 = u32::MAX;
 
 /// What carries the stream, and how it is told that there is something to do.
 #[derive(Debug)]
@@ -94,6 +97,11 @@ impl Connection {
             delivered: AtomicU64::new(0),
             place: AtomicU64::new(0),
         }
+    }
+
+    /// Whether the connection has been taken out of the tables.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.at.load(Ordering::Relaxed) == GONE
     }
 
     pub(crate) fn remote(&self) -> Option<SocketAddr> {
@@ -284,7 +292,7 @@ impl Tables {
     fn remove(&mut self, id: ConnectionId) -> Option<Arc<Connection>> {
         let ById(connection) = self.by_id.take(&id)?;
         let list = &mut self.by_filter[connection.filter.index()];
-        let at = connection.at.load(Ordering::Relaxed) as usize;
+        let at = connection.at.swap(GONE, Ordering::Relaxed) as usize;
         list.swap_remove(at);
         match list.get(at) {
             Some(moved) => moved.at.store(at as u32, Ordering::Relaxed),

@@ -193,7 +193,7 @@ impl FanOut {
 
     /// Does what is due for a connection, and enters it for the next time.
     fn look_after(&mut self, hub: &Shared, connection: Arc<Connection>, now: Moment) {
-        if hub.connections.find(connection.id).is_none() {
+        if connection.is_gone() {
             return;
         }
         let settings = &hub.settings;
@@ -240,8 +240,7 @@ impl FanOut {
             return;
         }
         self.calendar.retain(|_, due| {
-            // Everyone else has let go of it.
-            due.retain(|connection| Arc::strong_count(connection) > 1);
+            due.retain(|connection| !connection.is_gone());
             due.shrink_to_fit();
             !due.is_empty()
         });
@@ -349,6 +348,20 @@ mod tests {
             day.round();
         }
         assert!(day.fan_out.calendar.is_empty(), "who is gone is forgotten");
+    }
+
+    #[test]
+    fn many_that_come_and_go_do_not_stay_on_the_calendar() {
+        let mut day = Day::new(Hub::builder(), 3_000);
+        let on_calendar = |day: &Day| day.fan_out.calendar.values().map(Vec::len).sum::<usize>();
+        day.streams.truncate(1);
+        let gone = day.now;
+        while on_calendar(&day) > GONE_KEPT_MAX + 2 {
+            day.round();
+        }
+        let took = gone.until(day.now);
+        assert!(took <= Duration::from_secs(2), "{took:?}");
+        assert!(on_calendar(&day) >= 1, "who is there stays");
     }
 
     #[test]

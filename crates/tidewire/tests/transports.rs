@@ -45,4 +45,5 @@ for_each_carrier! {
     what_is_no_event_of_a_topic_does_not_wait
     a_greeting_has_the_id_of_the_place_where_the_stream_starts
     everything_that_a_door_says_is_in_its_dialect
+    a_heartbeat_does_not_wait
 }

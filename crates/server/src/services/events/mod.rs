@@ -12,7 +12,6 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
-use tidewire::problem::{Code, Problem};
 use tidewire::{Broadcaster, Hub, Rights};
 
 use self::generator::State as Running;
@@ -152,9 +151,9 @@ async fn resume(
 
 /// The stream whose generator is to be managed, if it may be.
 fn managed(generators: &Generators, rights: Caller, id: StreamId) -> Result<String, Failure> {
-    if rights.is_some_and(|Extension(rights)| !rights.admin) {
-        let detail = "no right to manage generators (`admin`)";
-        return Err(Problem::new(Code::NotAllowed, detail).into());
+    if let Some(Extension(rights)) = rights.filter(|rights| !rights.admin) {
+        let refused = rights.refuse("no right to manage generators (`admin`)");
+        return Err(refused.into());
     }
     envelopes::stream_id(id, generators.broadcaster())
 }
