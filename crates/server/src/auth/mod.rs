@@ -14,8 +14,8 @@ mod webhook;
 use std::sync::Arc;
 
 use http::request::Parts;
-use tidewire::Rights;
 use tidewire::problem::{Code, Problem};
+use tidewire::{Rights, Topic};
 
 use crate::config::Auth;
 pub(crate) use api_key::make as make_api_key;
@@ -114,12 +114,12 @@ impl Authenticator {
             let answer = webhook.ask(credential, now_s).await?;
             let rights = Grant::new("the webhook's answer", &answer.grant)
                 .map_err(|error| Problem::new(Code::AuthUnavailable, error))?;
-            return Ok(self.of_person(
+            return self.of_person(
                 answer.user.clone(),
                 &rights,
                 &answer.roles,
                 answer.expires_s,
-            ));
+            );
         }
         if credential.starts_with(api_key::PREFIX) {
             return Err(unauthorized(Check::Key, "no such API key"));
@@ -131,7 +131,7 @@ impl Authenticator {
             .map_err(|failed| refused(&failed))?;
         let rights = Grant::new("the token", &claims.grant)
             .map_err(|error| unauthorized(Check::Rights, &error))?;
-        Ok(self.of_person(claims.user, &rights, &claims.roles, Some(claims.expires_s)))
+        self.of_person(claims.user, &rights, &claims.roles, Some(claims.expires_s))
     }
 
     fn anonymous(&self) -> Identity {
@@ -163,18 +163,24 @@ impl Authenticator {
         own: &Grant,
         roles: &[String],
         expires_s: Option<u64>,
-    ) -> Identity {
+    ) -> Result<Identity, Problem> {
+        if let Some(user) = &user
+            && let Err(error) = Topic::new(&format!("user:{user}"))
+        {
+            let detail = format!("the user's name can't be part of a topic's: {error}");
+            return Err(unauthorized(Check::Claim, &detail));
+        }
         let user: Option<Arc<str>> = user.map(Into::into);
         let mut rights = self.anonymous_grant.rights(None);
         self.roles.add_to(&mut rights, roles, user.as_deref());
         own.add_to(&mut rights, user.as_deref());
-        Identity {
+        Ok(Identity {
             name: user.clone().unwrap_or_else(|| "a token".into()),
             user,
             rights: Arc::new(rights),
             expires_s,
             place: None,
-        }
+        })
     }
 }
 

@@ -164,6 +164,8 @@ fn the_list_of_keys_is_that_of_the_schema() {
     let mut config = load_with(Some(("a.toml", TOML)), &[], &Settings::default()).unwrap();
     config.broker.path = Some("p".to_owned());
     config.broker.prefix = Some("p".to_owned());
+    config.auth.cookie = Some("c".to_owned());
+    config.auth.webhook.url = Some(serde_json::from_str("\"http://w\"").unwrap());
     let toml::Value::Table(table) = toml::Value::try_from(&config).unwrap() else {
         panic!("a table")
     };
