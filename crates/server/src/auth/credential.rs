@@ -13,7 +13,7 @@ use super::unauthorized;
 const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;
 
 /// The parameter of the query (RFC 6750 section 2.3).
-const QUERY_PARAMETER: &str = "access_token";
+pub(crate) const QUERY_PARAMETER: &str = "access_token";
 
 /// Which places are looked at beside the `Authorization` header.
 #[derive(Clone, Debug, Default)]

@@ -10,9 +10,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jsonwebtoken::jwk::{JwkSet, PublicKeyUse};
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Header};
 use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::token::{Check, Refused, shown};
@@ -58,6 +60,13 @@ struct State {
     /// When a token made them be fetched.
     asked: Option<Instant>,
     error: Option<String>,
+}
+
+/// A key set as it comes. Its keys are read one by one: one of a kind that is not known is passed over (RFC 7517
+/// section 5), and takes none of the others with it.
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<Value>,
 }
 
 struct PublishedKey {
@@ -195,7 +204,7 @@ impl Published {
         pause.mul_f64(0.75 + fastrand::f64() / 2.0)
     }
 
-    async fn find(&self, header: &Header) -> Result<Vec<DecodingKey>, Refused> {
+    async fn find(self: &Arc<Self>, header: &Header) -> Result<Vec<DecodingKey>, Refused> {
         let asked = Instant::now();
         let found = self.known(header, asked);
         if !found.is_empty() {
@@ -243,7 +252,7 @@ impl Published {
     }
 
     /// Fetches because a token asks for it, unless another has lately.
-    async fn fetch_if_due(&self, now: Instant) {
+    async fn fetch_if_due(self: &Arc<Self>, now: Instant) {
         let due = {
             let mut state = self.state.lock();
             let due = state
@@ -255,7 +264,10 @@ impl Published {
             due
         };
         if due {
-            self.fetch(now).await;
+            // In a task of its own: whoever sent the token may hang up, and others wait for the keys.
+            let published = self.clone();
+            let fetched = tokio::spawn(async move { published.fetch(now).await }).await;
+            debug_assert!(fetched.is_ok(), "fetching does not panic");
         } else {
             // The other's fetch may be under way still.
             let _turn = self.fetching.lock().await;
@@ -303,9 +315,9 @@ impl Published {
             }
             body.extend_from_slice(&chunk);
         }
-        let set: JwkSet = serde_json::from_slice(&body)
+        let set: KeySet = serde_json::from_slice(&body)
             .map_err(|error| format!("the answer is no key set: {error}"))?;
-        let keys: Vec<_> = set.keys.iter().filter_map(published_key).collect();
+        let keys: Vec<_> = set.keys.into_iter().filter_map(published_key).collect();
         if keys.is_empty() {
             return Err("the answer has no key for signatures that can be used".to_owned());
         }
@@ -324,7 +336,8 @@ fn is_local(url: &reqwest::Url) -> bool {
 
 /// A key of a set, unless it is for something else than signatures, of a kind that is not known, or a secret that
 /// should not be there.
-fn published_key(jwk: &jsonwebtoken::jwk::Jwk) -> Option<PublishedKey> {
+fn published_key(jwk: Value) -> Option<PublishedKey> {
+    let jwk: Jwk = serde_json::from_value(jwk).ok()?;
     if jwk
         .common
         .public_key_use
@@ -333,16 +346,18 @@ fn published_key(jwk: &jsonwebtoken::jwk::Jwk) -> Option<PublishedKey> {
     {
         return None;
     }
-    let key = DecodingKey::from_jwk(jwk).ok()?;
+    let key = DecodingKey::from_jwk(&jwk).ok()?;
     if key.family() == AlgorithmFamily::Hmac {
         return None;
     }
+    let algorithm = match jwk.common.key_algorithm {
+        None => None,
+        // One for encryption, say.
+        Some(name) => Some(name.to_string().parse().ok()?),
+    };
     Some(PublishedKey {
-        id: jwk.common.key_id.clone(),
-        algorithm: jwk
-            .common
-            .key_algorithm
-            .and_then(|name| name.to_string().parse().ok()),
+        id: jwk.common.key_id,
+        algorithm,
         key,
     })
 }

@@ -20,7 +20,7 @@ use tidewire::{Rights, Topic};
 use crate::config::Auth;
 pub(crate) use api_key::make as make_api_key;
 use api_key::{ApiKey, ApiKeys};
-pub(crate) use credential::Place;
+pub(crate) use credential::{Place, QUERY_PARAMETER};
 use grant::{Grant, Roles};
 use token::{Check, Issuers, Refused};
 pub(crate) use token::{peek, span};
@@ -31,7 +31,7 @@ use webhook::Webhook;
 pub(crate) struct Identity {
     /// The person, where one is known: `user:{id}` is theirs.
     pub(crate) user: Option<Arc<str>>,
-    /// What the credential is called in the log: a subject, a key's name, `anonymous`.
+    /// What the credential is called to people: a subject, a key's name, `anonymous`.
     pub(crate) name: Arc<str>,
     /// What may be done.
     pub(crate) rights: Arc<Rights>,
@@ -39,6 +39,16 @@ pub(crate) struct Identity {
     pub(crate) expires_s: Option<u64>,
     /// Where the credential was, if there was one.
     pub(crate) place: Option<Place>,
+}
+
+impl Identity {
+    /// Tells those who publish from each other: no user is called as a key is.
+    pub(crate) fn publisher(&self) -> Arc<str> {
+        match &self.user {
+            Some(user) => format!("user {user}").into(),
+            None => self.name.clone(),
+        }
+    }
 }
 
 /// Turns requests into identities, as `auth.*` says.

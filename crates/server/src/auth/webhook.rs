@@ -96,7 +96,7 @@ impl Webhook {
     /// Asks who a credential belongs to.
     pub(crate) async fn ask(&self, credential: &str, now_s: u64) -> Result<Arc<Answer>, Problem> {
         let key: [u8; 32] = Sha256::digest(credential.as_bytes()).into();
-        let known = self.cached(&key);
+        let known = self.cached(&key, now_s);
         let decision = if let Some(decision) = known {
             decision
         } else {
@@ -114,10 +114,12 @@ impl Webhook {
         }
     }
 
-    fn cached(&self, key: &[u8; 32]) -> Option<Decision> {
+    fn cached(&self, key: &[u8; 32], now_s: u64) -> Option<Decision> {
         let cache = self.cache.lock();
         let (at, decision) = cache.get(key)?;
-        (at.elapsed() < self.cache_time).then(|| decision.clone())
+        // An answer may be over before its time in the cache is.
+        let is_over = matches!(decision, Decision::Allowed(answer) if answer.expires_s.is_some_and(|at| at <= now_s));
+        (!is_over && at.elapsed() < self.cache_time).then(|| decision.clone())
     }
 
     fn keep(&self, key: [u8; 32], decision: Decision) {

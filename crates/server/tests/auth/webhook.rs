@@ -23,6 +23,10 @@ async fn decide(
             StatusCode::OK,
             json!({ "user": "alice", "publish": ["room:{user}"], "roles": ["reader"], "expires_in_s": 60 }),
         ),
+        Some("brief") => (
+            StatusCode::OK,
+            json!({ "user": "alice", "publish": ["orders"], "expires_in_s": 0 }),
+        ),
         Some("mallory") => (
             StatusCode::FORBIDDEN,
             json!({ "reason": "mallory is locked" }),
@@ -64,6 +68,11 @@ fn a_webhook_decides_and_its_answer_is_kept() {
         1,
         "twenty requests, one question"
     );
+    // An answer that is over is asked for again, however long answers are kept.
+    for asked_now in [2, 3] {
+        publish_as(&hub, "orders", "brief");
+        assert_eq!(asked.load(Ordering::SeqCst), asked_now);
+    }
     let denied = publish_as(&hub, "room:bob", "alice");
     assert_eq!((denied.status, code(&denied)), (403, "not_allowed".into()));
     let headers = [("Authorization", "Bearer alice")];
