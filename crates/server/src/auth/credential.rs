@@ -5,8 +5,7 @@ use http::request::Parts;
 use tidewire::problem::{Code, Problem};
 use tidewire::query::Query;
 
-use super::token::Check;
-use super::unauthorized;
+use super::refusal::{Check, unauthorized};
 
 /// Longest credential that is looked at, in bytes. The request's head is bounded as well; this bounds the work of
 /// checking a signature.

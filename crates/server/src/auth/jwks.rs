@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::token::{Check, Refused, shown};
+use super::refusal::{Check, Refused, shown};
 use crate::config;
 
 /// Longest wait for an issuer's answer.
@@ -360,4 +360,43 @@ fn published_key(jwk: Value) -> Option<PublishedKey> {
         algorithm,
         key,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A fetch used to end with the request that had asked for it, and none followed for a while.
+    #[tokio::test]
+    async fn who_hangs_up_takes_no_keys_from_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        let published = Arc::new(Published::new(&url).expect("a URL"));
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.kid = Some("a".to_owned());
+
+        let (asked, first) = (published.clone(), header.clone());
+        let request = tokio::spawn(async move { asked.find(&first).await.is_ok() });
+        let (mut issuer, _) = listener.accept().await.expect("a fetch");
+        request.abort();
+        assert!(request.await.is_err_and(|error| error.is_cancelled()));
+
+        let _ = issuer.read(&mut [0; 4_096]).await.expect("a request");
+        // The key of RFC 8037, appendix A.2.
+        let set = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "a",
+            "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{set}",
+            set.len()
+        );
+        issuer
+            .write_all(answer.as_bytes())
+            .await
+            .expect("an answer");
+        let found = published.find(&header).await;
+        assert_eq!(found.map(|keys| keys.len()), Ok(1));
+    }
 }

@@ -2,12 +2,14 @@
 //!
 //! - `credential`: finds the token or key in a request. `token`: checks a JWT, with the reason if it fails.
 //! - `jwks`: keys of an issuer that publishes them. `api_key`: keys that are no tokens. `webhook`: asks elsewhere.
+//! - `refusal`: how each of these says no.
 //! - `grant`: rights as they are configured, for a person: `{user}` becomes who it is.
 
 mod api_key;
 mod credential;
 mod grant;
 mod jwks;
+mod refusal;
 mod token;
 mod webhook;
 
@@ -22,7 +24,8 @@ pub(crate) use api_key::make as make_api_key;
 use api_key::{ApiKey, ApiKeys};
 pub(crate) use credential::{Place, QUERY_PARAMETER};
 use grant::{Grant, Roles};
-use token::{Check, Issuers, Refused};
+use refusal::{Check, unauthorized};
+use token::Issuers;
 pub(crate) use token::{peek, span};
 use webhook::Webhook;
 
@@ -134,11 +137,7 @@ impl Authenticator {
         if credential.starts_with(api_key::PREFIX) {
             return Err(unauthorized(Check::Key, "no such API key"));
         }
-        let claims = self
-            .issuers
-            .verify(credential, now_s)
-            .await
-            .map_err(|failed| refused(&failed))?;
+        let claims = self.issuers.verify(credential, now_s).await?;
         let rights = Grant::new("the token", &claims.grant)
             .map_err(|error| unauthorized(Check::Rights, &error))?;
         self.of_person(claims.user, &rights, &claims.roles, Some(claims.expires_s))
@@ -192,16 +191,4 @@ impl Authenticator {
             place: None,
         })
     }
-}
-
-/// The answer to a credential that does not stand.
-fn refused(failed: &Refused) -> Problem {
-    if failed.check == Check::Unavailable {
-        return Problem::new(Code::AuthUnavailable, failed.detail.as_str()).retry_after_s(5);
-    }
-    unauthorized(failed.check, &failed.detail)
-}
-
-fn unauthorized(check: Check, detail: &str) -> Problem {
-    Problem::new(Code::BadCredential, detail).with("check", check.as_str())
 }

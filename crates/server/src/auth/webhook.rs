@@ -17,8 +17,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tidewire::problem::{Code, Problem};
 
-use super::token::{Check, shown};
-use super::unauthorized;
+use super::refusal::{Check, shown, unauthorized};
 use crate::config::{self, Grant};
 
 /// Largest answer that is read, in bytes.
