@@ -154,3 +154,16 @@ fn an_idempotency_key_is_its_publishers_own() {
     assert_ne!(publish(&token("43", 1)), first);
     assert_eq!(publish(&token("42", 2)), first, "with a newer token");
 }
+
+/// They used to share the topic `user:`.
+#[test]
+fn an_empty_name_is_nobodys() {
+    let hub = hub();
+    let token = Issuer::with_secret().token(&json!({ "sub": "" }));
+    let headers = [("Authorization", bearer(&token))];
+    let headers = headers
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
+    let answer = hub.send("HEAD", "/events?topic=user:", &headers, b"");
+    assert_eq!(answer.status, 403, "{answer:?}");
+}
