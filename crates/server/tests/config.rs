@@ -55,6 +55,10 @@ fn a_bad_file_is_refused_with_its_line_and_what_is_allowed() {
              hint     did you mean evict-oldest?",
         ),
         (
+            "[auth]\nleeway = \"1h\"\n",
+            "auth.leeway: bad value\n  given    1h (a.toml:2)\n  allowed  10m or less",
+        ),
+        (
             "[shutdown]\ndrain_gracee = \"1s\"\n",
             "shutdown.drain_gracee: unknown setting\n  given    in a.toml:2\n  allowed  drain_grace, drain_time\n  \
              hint     did you mean shutdown.drain_grace?",

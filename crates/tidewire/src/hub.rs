@@ -514,7 +514,6 @@ impl Hub {
         }
         tracing::debug!(connection = %connection.id, %starts_after, ?gap, "connection opened");
         shared.inbox.note_newcomer(connection.clone());
-        let greeting = greeting.map(|greeting| greeting(connection.id));
         Opened::Stream(EventStream::new(
             self.clone(),
             connection,
@@ -522,7 +521,7 @@ impl Hub {
             checkpoint,
             resume_id,
             options,
-            greeting.as_ref(),
+            greeting,
         ))
     }
 

@@ -48,6 +48,11 @@ impl Live {
         &self.subscription
     }
 
+    /// Queues what the stream begins with.
+    pub(crate) fn push_control_first(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.subscription.push_control_first(write);
+    }
+
     /// Queues a heartbeat if one is due.
     pub(crate) fn heartbeat_if_due(&mut self) {
         if self.connection.heartbeat_due.swap(false, Ordering::AcqRel) {

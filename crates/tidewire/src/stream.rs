@@ -26,6 +26,7 @@ use crate::connections::{Connection, ConnectionId};
 use crate::hub::Hub;
 use crate::live::{Live, far_retry_ms, jittered};
 use crate::serve::Handover;
+use crate::subscribe::Greeting;
 
 /// The response header that tells a client the id of its connection.
 pub const CONNECTION_HEADER: HeaderName = HeaderName::from_static("tidewire-connection");
@@ -71,26 +72,28 @@ impl EventStream {
     pub(crate) fn new(
         hub: Hub,
         connection: Arc<Connection>,
-        mut subscription: Subscription,
+        subscription: Subscription,
         checkpoint: Option<NativeId>,
         resume_id: Option<String>,
         options: StreamOptions,
-        greeting: Option<&Event>,
+        greeting: Option<&Greeting>,
     ) -> Self {
         let retry_ms = jittered(hub.shared.settings.retry_ms);
         let id = connection.id;
+        // From here on the connection ends with it, also where the application's greeting panics.
+        let mut live = Live::new(hub, connection, subscription, options);
+        let greeting = greeting.map(|greeting| greeting(id));
         // Ahead of a gap, which the subscription may have queued: these are lines of no block of their own.
-        subscription.push_control_first(|out| {
+        live.push_control_first(|out| {
             encode::padding(out, options.padding_bytes as usize);
             encode::retry_line(out, retry_ms);
-            if let Some(greeting) = greeting {
+            if let Some(greeting) = &greeting {
                 write_greeting(out, greeting, resume_id.as_deref());
             }
             if let Some(position) = checkpoint.filter(|_| options.checkpoint) {
                 encode::checkpoint(out, position.to_string().as_bytes());
             }
         });
-        let live = Live::new(hub, connection, subscription, options);
         Self {
             body: StreamBody {
                 live: Some(live),

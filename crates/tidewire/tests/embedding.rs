@@ -225,3 +225,15 @@ async fn figures_count_clients_topics_and_drops() {
     assert_eq!(figures().2, 2);
     drop(other);
 }
+
+/// A connection whose greeting panicked used to stay in the tables for its longest life.
+#[test]
+fn a_greeting_that_panics_leaves_no_connection_behind() {
+    let hub = Hub::builder().build();
+    let subscribe = hub.subscribe().greeting(|_| panic!("as the test wants it"));
+    let request = Request::get("/events").body(()).unwrap();
+    let answer = || subscribe.answer(&request);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(answer)).is_err());
+    let stats = hub.stats();
+    assert_eq!((stats.connections, stats.log.filters), (0, 0));
+}

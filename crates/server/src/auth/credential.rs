@@ -5,15 +5,14 @@ use http::request::Parts;
 use tidewire::problem::{Code, Problem};
 use tidewire::query::Query;
 
-use super::token::Check;
-use super::unauthorized;
+use super::refusal::{Check, unauthorized};
 
 /// Longest credential that is looked at, in bytes. The request's head is bounded as well; this bounds the work of
 /// checking a signature.
 const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;
 
 /// The parameter of the query (RFC 6750 section 2.3).
-const QUERY_PARAMETER: &str = "access_token";
+pub(crate) const QUERY_PARAMETER: &str = "access_token";
 
 /// Which places are looked at beside the `Authorization` header.
 #[derive(Clone, Debug, Default)]

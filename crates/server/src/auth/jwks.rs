@@ -10,12 +10,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jsonwebtoken::jwk::{JwkSet, PublicKeyUse};
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Header};
 use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::token::{Check, Refused, shown};
+use super::refusal::{Check, Refused, shown};
 use crate::config;
 
 /// Longest wait for an issuer's answer.
@@ -58,6 +60,13 @@ struct State {
     /// When a token made them be fetched.
     asked: Option<Instant>,
     error: Option<String>,
+}
+
+/// A key set as it comes. Its keys are read one by one: one of a kind that is not known is passed over (RFC 7517
+/// section 5), and takes none of the others with it.
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<Value>,
 }
 
 struct PublishedKey {
@@ -195,7 +204,7 @@ impl Published {
         pause.mul_f64(0.75 + fastrand::f64() / 2.0)
     }
 
-    async fn find(&self, header: &Header) -> Result<Vec<DecodingKey>, Refused> {
+    async fn find(self: &Arc<Self>, header: &Header) -> Result<Vec<DecodingKey>, Refused> {
         let asked = Instant::now();
         let found = self.known(header, asked);
         if !found.is_empty() {
@@ -243,7 +252,7 @@ impl Published {
     }
 
     /// Fetches because a token asks for it, unless another has lately.
-    async fn fetch_if_due(&self, now: Instant) {
+    async fn fetch_if_due(self: &Arc<Self>, now: Instant) {
         let due = {
             let mut state = self.state.lock();
             let due = state
@@ -255,7 +264,10 @@ impl Published {
             due
         };
         if due {
-            self.fetch(now).await;
+            // In a task of its own: whoever sent the token may hang up, and others wait for the keys.
+            let published = self.clone();
+            let fetched = tokio::spawn(async move { published.fetch(now).await }).await;
+            debug_assert!(fetched.is_ok(), "fetching does not panic");
         } else {
             // The other's fetch may be under way still.
             let _turn = self.fetching.lock().await;
@@ -303,9 +315,9 @@ impl Published {
             }
             body.extend_from_slice(&chunk);
         }
-        let set: JwkSet = serde_json::from_slice(&body)
+        let set: KeySet = serde_json::from_slice(&body)
             .map_err(|error| format!("the answer is no key set: {error}"))?;
-        let keys: Vec<_> = set.keys.iter().filter_map(published_key).collect();
+        let keys: Vec<_> = set.keys.into_iter().filter_map(published_key).collect();
         if keys.is_empty() {
             return Err("the answer has no key for signatures that can be used".to_owned());
         }
@@ -324,7 +336,8 @@ fn is_local(url: &reqwest::Url) -> bool {
 
 /// A key of a set, unless it is for something else than signatures, of a kind that is not known, or a secret that
 /// should not be there.
-fn published_key(jwk: &jsonwebtoken::jwk::Jwk) -> Option<PublishedKey> {
+fn published_key(jwk: Value) -> Option<PublishedKey> {
+    let jwk: Jwk = serde_json::from_value(jwk).ok()?;
     if jwk
         .common
         .public_key_use
@@ -333,16 +346,57 @@ fn published_key(jwk: &jsonwebtoken::jwk::Jwk) -> Option<PublishedKey> {
     {
         return None;
     }
-    let key = DecodingKey::from_jwk(jwk).ok()?;
+    let key = DecodingKey::from_jwk(&jwk).ok()?;
     if key.family() == AlgorithmFamily::Hmac {
         return None;
     }
+    let algorithm = match jwk.common.key_algorithm {
+        None => None,
+        // One for encryption, say.
+        Some(name) => Some(name.to_string().parse().ok()?),
+    };
     Some(PublishedKey {
-        id: jwk.common.key_id.clone(),
-        algorithm: jwk
-            .common
-            .key_algorithm
-            .and_then(|name| name.to_string().parse().ok()),
+        id: jwk.common.key_id,
+        algorithm,
         key,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A fetch used to end with the request that had asked for it, and none followed for a while.
+    #[tokio::test]
+    async fn who_hangs_up_takes_no_keys_from_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        let published = Arc::new(Published::new(&url).expect("a URL"));
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.kid = Some("a".to_owned());
+
+        let (asked, first) = (published.clone(), header.clone());
+        let request = tokio::spawn(async move { asked.find(&first).await.is_ok() });
+        let (mut issuer, _) = listener.accept().await.expect("a fetch");
+        request.abort();
+        assert!(request.await.is_err_and(|error| error.is_cancelled()));
+
+        let _ = issuer.read(&mut [0; 4_096]).await.expect("a request");
+        // The key of RFC 8037, appendix A.2.
+        let set = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "a",
+            "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{set}",
+            set.len()
+        );
+        issuer
+            .write_all(answer.as_bytes())
+            .await
+            .expect("an answer");
+        let found = published.find(&header).await;
+        assert_eq!(found.map(|keys| keys.len()), Ok(1));
+    }
 }

@@ -2,12 +2,14 @@
 //!
 //! - `credential`: finds the token or key in a request. `token`: checks a JWT, with the reason if it fails.
 //! - `jwks`: keys of an issuer that publishes them. `api_key`: keys that are no tokens. `webhook`: asks elsewhere.
+//! - `refusal`: how each of these says no.
 //! - `grant`: rights as they are configured, for a person: `{user}` becomes who it is.
 
 mod api_key;
 mod credential;
 mod grant;
 mod jwks;
+mod refusal;
 mod token;
 mod webhook;
 
@@ -20,9 +22,10 @@ use tidewire::{Rights, Topic};
 use crate::config::Auth;
 pub(crate) use api_key::make as make_api_key;
 use api_key::{ApiKey, ApiKeys};
-pub(crate) use credential::Place;
+pub(crate) use credential::{Place, QUERY_PARAMETER};
 use grant::{Grant, Roles};
-use token::{Check, Issuers, Refused};
+use refusal::{Check, unauthorized};
+use token::Issuers;
 pub(crate) use token::{peek, span};
 use webhook::Webhook;
 
@@ -31,7 +34,7 @@ use webhook::Webhook;
 pub(crate) struct Identity {
     /// The person, where one is known: `user:{id}` is theirs.
     pub(crate) user: Option<Arc<str>>,
-    /// What the credential is called in the log: a subject, a key's name, `anonymous`.
+    /// What the credential is called to people: a subject, a key's name, `anonymous`.
     pub(crate) name: Arc<str>,
     /// What may be done.
     pub(crate) rights: Arc<Rights>,
@@ -39,6 +42,16 @@ pub(crate) struct Identity {
     pub(crate) expires_s: Option<u64>,
     /// Where the credential was, if there was one.
     pub(crate) place: Option<Place>,
+}
+
+impl Identity {
+    /// Tells those who publish from each other: no user is called as a key is.
+    pub(crate) fn publisher(&self) -> Arc<str> {
+        match &self.user {
+            Some(user) => format!("user {user}").into(),
+            None => self.name.clone(),
+        }
+    }
 }
 
 /// Turns requests into identities, as `auth.*` says.
@@ -124,11 +137,7 @@ impl Authenticator {
         if credential.starts_with(api_key::PREFIX) {
             return Err(unauthorized(Check::Key, "no such API key"));
         }
-        let claims = self
-            .issuers
-            .verify(credential, now_s)
-            .await
-            .map_err(|failed| refused(&failed))?;
+        let claims = self.issuers.verify(credential, now_s).await?;
         let rights = Grant::new("the token", &claims.grant)
             .map_err(|error| unauthorized(Check::Rights, &error))?;
         self.of_person(claims.user, &rights, &claims.roles, Some(claims.expires_s))
@@ -164,6 +173,8 @@ impl Authenticator {
         roles: &[String],
         expires_s: Option<u64>,
     ) -> Result<Identity, Problem> {
+        // Some issuers leave it empty where they know nobody, and all of these would share a topic.
+        let user = user.filter(|user| !user.is_empty());
         if let Some(user) = &user
             && let Err(error) = Topic::new(&format!("user:{user}"))
         {
@@ -182,16 +193,4 @@ impl Authenticator {
             place: None,
         })
     }
-}
-
-/// The answer to a credential that does not stand.
-fn refused(failed: &Refused) -> Problem {
-    if failed.check == Check::Unavailable {
-        return Problem::new(Code::AuthUnavailable, failed.detail.as_str()).retry_after_s(5);
-    }
-    unauthorized(failed.check, &failed.detail)
-}
-
-fn unauthorized(check: Check, detail: &str) -> Problem {
-    Problem::new(Code::BadCredential, detail).with("check", check.as_str())
 }

@@ -11,72 +11,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::jwks::KeySource;
+use super::refusal::{Check, Refused, shown};
 use crate::config::{self, Auth, Grant};
-
-/// Which check a credential failed: the `check` member of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Check {
-    /// It can't be read at all.
-    Format,
-    /// Its algorithm is not one that this hub takes from the issuer.
-    Algorithm,
-    /// Nobody that this hub trusts has issued it.
-    Issuer,
-    /// No key of the issuer's fits.
-    Key,
-    /// The signature is not the issuer's.
-    Signature,
-    /// It is over.
-    Expired,
-    /// It has not begun.
-    NotBefore,
-    /// It is meant for somebody else.
-    Audience,
-    /// A claim is missing, or of the wrong type.
-    Claim,
-    /// What it says of rights can't be read.
-    Rights,
-    /// Whoever decides said no.
-    Webhook,
-    /// It could not be checked.
-    Unavailable,
-}
-
-impl Check {
-    /// Stable text for programs.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Format => "format",
-            Self::Algorithm => "algorithm",
-            Self::Issuer => "issuer",
-            Self::Key => "key",
-            Self::Signature => "signature",
-            Self::Expired => "expired",
-            Self::NotBefore => "not_before",
-            Self::Audience => "audience",
-            Self::Claim => "claim",
-            Self::Rights => "rights",
-            Self::Webhook => "webhook",
-            Self::Unavailable => "unavailable",
-        }
-    }
-}
-
-/// Why a token does not stand.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub(crate) check: Check,
-    pub(crate) detail: String,
-}
-
-impl Refused {
-    pub(crate) fn new(check: Check, detail: impl Into<String>) -> Self {
-        Self {
-            check,
-            detail: detail.into(),
-        }
-    }
-}
 
 /// What a token that stands says.
 #[derive(Clone, Debug)]
@@ -163,19 +99,6 @@ impl Issuers {
             None => "the token does not say who issued it (`iss`)".to_owned(),
         };
         Refused::new(Check::Issuer, detail)
-    }
-}
-
-impl Check {
-    /// How far a token got.
-    fn stage(self) -> u8 {
-        match self {
-            Self::Format | Self::Issuer | Self::Webhook => 0,
-            Self::Algorithm => 1,
-            Self::Key | Self::Unavailable => 2,
-            Self::Signature => 3,
-            Self::Expired | Self::NotBefore | Self::Audience | Self::Claim | Self::Rights => 4,
-        }
     }
 }
 
@@ -401,11 +324,6 @@ fn algorithm(name: &str) -> Result<Algorithm, String> {
     name.parse().map_err(|_| {
         format!("`algorithms`: `{name}` is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA")
     })
-}
-
-/// What somebody else wrote, short and harmless in a log and on a terminal.
-pub(crate) fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
 /// A length of time for people: the largest unit is enough.

@@ -16,9 +16,9 @@ use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tidewire::problem::{Code, Problem};
+use tokio::sync::Semaphore;
 
-use super::token::{Check, shown};
-use super::unauthorized;
+use super::refusal::{Check, shown, unauthorized};
 use crate::config::{self, Grant};
 
 /// Largest answer that is read, in bytes.
@@ -26,10 +26,16 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Answers that are kept at most. Bounds the memory that made-up credentials can take.
 const CACHED_MAX: usize = 10_000;
 
+/// Questions at a time; the others wait, for `auth.webhook.timeout` as a whole. Bounds the sockets and the load on the
+/// service that made-up credentials can cause.
+const ASKED_AT_ONCE_MAX: usize = 64;
+
 /// The service that is asked.
 pub(crate) struct Webhook {
     url: reqwest::Url,
     client: reqwest::Client,
+    timeout: Duration,
+    asking: Semaphore,
     cache_time: Duration,
     cache: Mutex<HashMap<[u8; 32], (Instant, Decision)>>,
 }
@@ -81,13 +87,14 @@ impl Webhook {
         let url = reqwest::Url::parse(url.reveal())
             .map_err(|error| format!("auth.webhook.url: {error}"))?;
         let client = reqwest::Client::builder()
-            .timeout(config.timeout)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| format!("auth.webhook: {error}"))?;
         Ok(Some(Self {
             url,
             client,
+            timeout: config.timeout,
+            asking: Semaphore::new(ASKED_AT_ONCE_MAX),
             cache_time: config.cache,
             cache: Mutex::default(),
         }))
@@ -96,11 +103,15 @@ impl Webhook {
     /// Asks who a credential belongs to.
     pub(crate) async fn ask(&self, credential: &str, now_s: u64) -> Result<Arc<Answer>, Problem> {
         let key: [u8; 32] = Sha256::digest(credential.as_bytes()).into();
-        let known = self.cached(&key);
+        let known = self.cached(&key, now_s);
         let decision = if let Some(decision) = known {
             decision
         } else {
-            let decision = self.decide(credential, now_s).await.map_err(|error| {
+            let asked = tokio::time::timeout(self.timeout, self.decide(credential, now_s));
+            let decided = asked
+                .await
+                .unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            let decision = decided.map_err(|error| {
                 tracing::warn!(%error, "the webhook that decides who gets in does not answer");
                 let detail = "who you are can't be checked at the moment; try again later";
                 Problem::new(Code::AuthUnavailable, detail).retry_after_s(5)
@@ -114,10 +125,12 @@ impl Webhook {
         }
     }
 
-    fn cached(&self, key: &[u8; 32]) -> Option<Decision> {
+    fn cached(&self, key: &[u8; 32], now_s: u64) -> Option<Decision> {
         let cache = self.cache.lock();
         let (at, decision) = cache.get(key)?;
-        (at.elapsed() < self.cache_time).then(|| decision.clone())
+        // An answer may be over before its time in the cache is.
+        let is_over = matches!(decision, Decision::Allowed(answer) if answer.expires_s.is_some_and(|at| at <= now_s));
+        (!is_over && at.elapsed() < self.cache_time).then(|| decision.clone())
     }
 
     fn keep(&self, key: [u8; 32], decision: Decision) {
@@ -132,6 +145,8 @@ impl Webhook {
 
     async fn decide(&self, credential: &str, now_s: u64) -> Result<Decision, String> {
         let text = |error: reqwest::Error| error.without_url().to_string();
+        let turn = self.asking.acquire().await;
+        let _turn = turn.map_err(|closed| closed.to_string())?;
         let body = json!({ "credential": credential }).to_string();
         let request = self
             .client

@@ -20,6 +20,9 @@ const TIME_MIN: Duration = Duration::from_millis(100);
 /// Who can wait for longer wants to ask now and then, and no stream.
 const WINDOW_MAX: Duration = Duration::from_secs(10);
 
+/// Clocks that are further apart are wrong, and for so long a token outlives itself.
+const LEEWAY_MAX: Duration = Duration::from_mins(10);
+
 /// hyper refuses a smaller read buffer, and the head is read into that.
 const HEAD_BYTES_MIN: usize = 8 * 1024;
 
@@ -262,6 +265,10 @@ impl Check<'_> {
 
     fn auth(&self, auth: &Auth) -> Result<(), ConfigError> {
         self.duration("auth.webhook.timeout", auth.webhook.timeout, TIME_MIN)?;
+        if auth.leeway > LEEWAY_MAX {
+            let allowed = format!("{} or less", format_duration(LEEWAY_MAX));
+            return self.refuse("auth.leeway", format_duration(auth.leeway), allowed);
+        }
         if let Some(name) = &auth.cookie
             && (name.is_empty() || !name.bytes().all(is_token_byte))
         {

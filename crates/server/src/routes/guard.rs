@@ -27,6 +27,10 @@ pub(crate) enum Access {
     Checked(Box<Checked>),
 }
 
+/// Who publishes, in the request's extensions: keys of one are none of another's business.
+#[derive(Clone)]
+pub(super) struct Publisher(pub(super) Arc<str>);
+
 /// What requests are held against.
 pub(crate) struct Checked {
     authenticator: Authenticator,
@@ -92,6 +96,7 @@ impl Checked {
         if let Some(user) = &identity.user {
             request.extensions.insert(UserId(user.to_string()));
         }
+        request.extensions.insert(Publisher(identity.publisher()));
         if let Some(expires_s) = identity.expires_s {
             request
                 .extensions
@@ -115,7 +120,9 @@ impl Checked {
         };
         let allowed = match text(header::ORIGIN) {
             Some(origin) => {
-                let own = text(header::HOST).is_some_and(|host| {
+                // HTTP/2 names the host in the address, and may do without the header.
+                let host = request.uri.authority().map(Authority::as_str);
+                let own = host.or_else(|| text(header::HOST)).is_some_and(|host| {
                     origin
                         .split_once("://")
                         .is_some_and(|(_, of)| of.eq_ignore_ascii_case(host))

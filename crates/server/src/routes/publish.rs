@@ -16,7 +16,9 @@ use tidewire::query::Query;
 use tidewire::{ConnectionId, Event, Publication, Rights};
 
 use super::document::{self, Documents};
+use super::guard::Publisher;
 use super::{Door, body, ndjson};
+use crate::auth::QUERY_PARAMETER;
 
 /// Longest idempotency key, in bytes. Stops keys from being used as storage.
 const KEY_BYTES_MAX: usize = 256;
@@ -188,18 +190,23 @@ fn idempotency_key(parts: &Parts, body: &[u8]) -> Result<Option<IdempotencyKey>,
             format!("an Idempotency-Key is 1 to {KEY_BYTES_MAX} visible ASCII characters"),
         ));
     };
+    // A newer token makes no other request of it.
+    let query = parts.uri.query().unwrap_or_default().split('&');
+    let is_token = |parameter: &&str| parameter.split('=').next() == Some(QUERY_PARAMETER);
+    let query: Vec<_> = query.filter(|parameter| !is_token(parameter)).collect();
     let mut digest = Sha256::new();
     for part in [
-        parts.uri.to_string().as_bytes(),
+        query.join("&").as_bytes(),
         content_type(&parts.headers).as_bytes(),
         body,
     ] {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
     }
-    // Without tokens, all who publish are one publisher.
+    // Without authentication all who publish are one publisher.
+    let publisher = parts.extensions.get::<Publisher>();
     Ok(Some(IdempotencyKey {
-        publisher: String::new(),
+        publisher: publisher.map_or_else(String::new, |Publisher(name)| name.to_string()),
         key: key.to_owned(),
         fingerprint: digest.finalize().into(),
     }))

@@ -10,7 +10,7 @@ use axum::routing::get;
 use serde_json::{Map, Value, json};
 use tidewire::{Broadcaster, Hub};
 
-use super::envelopes::{self, Streams};
+use super::envelopes::{self, Caller, Streams};
 use crate::config::Config;
 
 const ADDRESSES: [&str; 3] = [
@@ -39,8 +39,8 @@ pub(super) fn router(hub: &Hub, config: &Config) -> Router {
     envelopes::serve(router.merge(shared), &ADDRESSES)
 }
 
-async fn streams(State(broadcaster): State<Broadcaster>) -> Response {
-    envelopes::found(listing(broadcaster.active_streams()))
+async fn streams(State(broadcaster): State<Broadcaster>, caller: Caller) -> Response {
+    envelopes::found(listing(envelopes::readable(&broadcaster, &caller)))
 }
 
 fn listing(active: BTreeMap<String, usize>) -> Map<String, Value> {

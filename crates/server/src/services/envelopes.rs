@@ -2,6 +2,7 @@
 //!
 //! Every answer that is not a stream is a JSON object with `success` and `timestamp` (Unix seconds).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
@@ -13,7 +14,7 @@ use http::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidewire::problem::{Code, Problem};
-use tidewire::{BroadcastError, Broadcaster, Rights};
+use tidewire::{BroadcastError, Broadcaster, Rights, Topic};
 
 use crate::config::Limits;
 use crate::routes::read_body;
@@ -132,6 +133,19 @@ impl From<BroadcastError> for Failure {
     }
 }
 
+/// Whose rights the request has; none where everyone may do everything.
+pub(super) type Caller = Option<Extension<Arc<Rights>>>;
+
+/// The active streams that the caller may read, each with its number of clients.
+pub(super) fn readable(broadcaster: &Broadcaster, caller: &Caller) -> BTreeMap<String, usize> {
+    let mut active = broadcaster.active_streams();
+    if let Some(Extension(rights)) = caller {
+        let may_read = |topic: Topic| rights.may_read(topic.as_str());
+        active.retain(|id, _| broadcaster.topic(id).is_ok_and(may_read));
+    }
+    active
+}
+
 /// The id in the address of a stream, once it is known to be one.
 pub(super) type StreamId = Result<Path<String>, PathRejection>;
 
@@ -181,7 +195,7 @@ impl Document {
 
 async fn broadcast(
     State(streams): State<Streams>,
-    rights: Option<Extension<Arc<Rights>>>,
+    caller: Caller,
     request: Request,
 ) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
@@ -193,14 +207,15 @@ async fn broadcast(
     let one = document.stream_id.filter(|id| !id.is_empty());
     let Some(id) = one else {
         for id in broadcaster.active_streams().keys() {
-            check_publisher(rights.as_ref(), broadcaster, id)?;
+            // Which one it is that they may not publish to, they may not know.
+            check_publisher(&caller, broadcaster, id, "every active stream")?;
         }
         broadcaster
             .broadcast_to_all(&event_type, &message, document.data)
             .await?;
         return Ok(done("Event broadcasted to all streams"));
     };
-    check_publisher(rights.as_ref(), broadcaster, &id)?;
+    check_publisher(&caller, broadcaster, &id, &format!("stream `{id}`"))?;
     broadcaster
         .broadcast(&id, &event_type, &message, document.data)
         .await?;
@@ -208,15 +223,15 @@ async fn broadcast(
 }
 
 fn check_publisher(
-    rights: Option<&Extension<Arc<Rights>>>,
+    caller: &Caller,
     broadcaster: &Broadcaster,
     stream_id: &str,
+    to: &str,
 ) -> Result<(), Failure> {
     let topic = broadcaster.topic(stream_id)?;
-    match rights {
+    match caller {
         Some(Extension(rights)) if !rights.may_publish(topic.as_str()) => {
-            let detail = format!("no right to publish to `{}`", topic.as_str());
-            Err(rights.refuse(detail).into())
+            Err(rights.refuse(format!("no right to publish to {to}")).into())
         }
         _ => Ok(()),
     }

@@ -1,5 +1,7 @@
 //! Cookies and the query as places of a token: what a browser can send, and what a foreign page must not use.
 
+use std::process::Command;
+
 use serde_json::json;
 
 use crate::issuer::{Issuer, SECRET};
@@ -92,4 +94,29 @@ fn the_query_counts_where_it_is_switched_on_and_is_never_logged() {
     let without = Hub::spawn(&[], &[("TIDEWIRE_AUTH__ISSUERS", &issuers)]);
     let (_, detail) = refused(&without.send("POST", &path, &[], b"x"));
     assert!(detail.contains("auth.query_token"), "{detail}");
+}
+
+/// HTTP/2 names the host in `:authority`, and pages of the hub's own site used to be taken for foreign ones.
+#[test]
+fn a_cookie_acts_over_http2_too() {
+    let hub = hub();
+    let own = format!("http://127.0.0.1:{}", hub.port());
+    let cookie = format!("Cookie: session={}", Issuer::with_secret().publisher());
+    for (origin, status) in [(own.as_str(), "404"), ("http://evil.example", "403")] {
+        let output = Command::new("curl")
+            .args([
+                "-s",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_version} %{http_code}",
+            ])
+            .args(["--http2-prior-knowledge", "-H", &cookie, "-X", "POST"])
+            .args(["-H", &format!("Origin: {origin}")])
+            .arg(format!("{own}/nothing"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text, format!("2 {status}"), "{origin}");
+    }
 }

@@ -142,6 +142,28 @@ fn an_issuer_that_is_away_makes_503_and_known_keys_stay_in_use() {
     assert_eq!(publish_as(&hub, "orders", &issuer.publisher()).status, 200);
 }
 
+/// One key of a kind that the hub does not know used to make it refuse the whole set.
+#[test]
+fn keys_that_are_for_something_else_take_no_others_with_them() {
+    let [good, encrypts] = [Issuer::ec().named("a"), Issuer::rsa().named("b")];
+    let server = KeyServer::new(&[&good, &encrypts]);
+    {
+        let mut answer = server.answer.lock();
+        let keys = answer.1["keys"].as_array_mut().unwrap();
+        keys[1]["alg"] = json!("RSA-OAEP-256");
+        keys.push(json!({ "kty": "AKP", "alg": "ML-DSA-44", "kid": "c", "pub": "AA" }));
+        keys.push(json!({ "kty": "EC", "crv": "secp256k1", "kid": "d", "x": "AA", "y": "AA" }));
+        keys.push(json!("no key at all"));
+    }
+    let hub = server.hub();
+    let answer = publish_as(&hub, "orders", &good.publisher());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(
+        refused(&publish_as(&hub, "orders", &encrypts.publisher())).0,
+        "key"
+    );
+}
+
 #[test]
 fn a_secret_in_a_published_set_is_no_key() {
     let server = KeyServer::new(&[&Issuer::with_secret().named("a"), &Issuer::ec().named("b")]);

@@ -128,3 +128,42 @@ fn a_stream_ends_with_its_token() {
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(stays.event().data, "x");
 }
+
+/// Two publishers with the same key used to get each other's answers, and the second one's event was lost.
+#[test]
+fn an_idempotency_key_is_its_publishers_own() {
+    let issuers = format!("[{{secret = '{SECRET}'}}]");
+    let hub = Hub::spawn(
+        &[],
+        &[
+            ("TIDEWIRE_AUTH__ISSUERS", &issuers),
+            ("TIDEWIRE_AUTH__QUERY_TOKEN", "true"),
+        ],
+    );
+    let token = |user: &str, issued: u64| {
+        let rights = json!({ "publish": ["orders"] });
+        Issuer::with_secret().token(&json!({ "sub": user, "iat": issued, "tidewire": rights }))
+    };
+    let publish = |token: &str| {
+        let path = format!("/events?topic=orders&access_token={token}");
+        let answer = hub.send("POST", &path, &[("Idempotency-Key", "1")], b"x");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["id"].clone()
+    };
+    let first = publish(&token("42", 1));
+    assert_ne!(publish(&token("43", 1)), first);
+    assert_eq!(publish(&token("42", 2)), first, "with a newer token");
+}
+
+/// They used to share the topic `user:`.
+#[test]
+fn an_empty_name_is_nobodys() {
+    let hub = hub();
+    let token = Issuer::with_secret().token(&json!({ "sub": "" }));
+    let headers = [("Authorization", bearer(&token))];
+    let headers = headers
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
+    let answer = hub.send("HEAD", "/events?topic=user:", &headers, b"");
+    assert_eq!(answer.status, 403, "{answer:?}");
+}

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::support::Hub;
 use crate::{code, publish_as, refused};
@@ -22,6 +24,10 @@ async fn decide(
         Some("alice") => (
             StatusCode::OK,
             json!({ "user": "alice", "publish": ["room:{user}"], "roles": ["reader"], "expires_in_s": 60 }),
+        ),
+        Some("brief") => (
+            StatusCode::OK,
+            json!({ "user": "alice", "publish": ["orders"], "expires_in_s": 0 }),
         ),
         Some("mallory") => (
             StatusCode::FORBIDDEN,
@@ -64,6 +70,11 @@ fn a_webhook_decides_and_its_answer_is_kept() {
         1,
         "twenty requests, one question"
     );
+    // An answer that is over is asked for again, however long answers are kept.
+    for asked_now in [2, 3] {
+        publish_as(&hub, "orders", "brief");
+        assert_eq!(asked.load(Ordering::SeqCst), asked_now);
+    }
     let denied = publish_as(&hub, "room:bob", "alice");
     assert_eq!((denied.status, code(&denied)), (403, "not_allowed".into()));
     let headers = [("Authorization", "Bearer alice")];
@@ -93,4 +104,67 @@ fn a_webhook_decides_and_its_answer_is_kept() {
     assert_eq!(publish_as(&hub, "room:alice", "alice").status, 200);
     let answer = publish_as(&hub, "room:alice", "bob");
     assert_eq!(answer.status, 503, "{answer:?}");
+}
+
+/// Counts the questions that are not answered yet, and answers none before it may.
+#[derive(Clone)]
+struct Slow {
+    open: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    may_answer: Arc<Semaphore>,
+}
+
+async fn decide_slowly(State(slow): State<Slow>) -> String {
+    let open = slow.open.fetch_add(1, Ordering::SeqCst) + 1;
+    slow.most.fetch_max(open, Ordering::SeqCst);
+    let _turn = slow.may_answer.acquire().await.unwrap();
+    slow.open.fetch_sub(1, Ordering::SeqCst);
+    json!({ "publish": ["orders"] }).to_string()
+}
+
+/// A flood of made-up tokens used to be as many questions at once.
+#[test]
+fn no_more_than_64_questions_are_open_at_a_time() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = {
+        let _context = runtime.enter();
+        tidewire::bind(([127, 0, 0, 1], 0).into()).unwrap()
+    };
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let slow = Slow {
+        open: Arc::default(),
+        most: Arc::default(),
+        may_answer: Arc::new(Semaphore::new(0)),
+    };
+    let router = Router::new()
+        .route("/", post(decide_slowly))
+        .with_state(slow.clone());
+    runtime.spawn(async move { tidewire::serve(listener, router).await });
+    let hub = Hub::spawn(
+        &[],
+        &[
+            ("TIDEWIRE_AUTH__WEBHOOK__URL", &url),
+            ("TIDEWIRE_AUTH__WEBHOOK__TIMEOUT", "20s"),
+        ],
+    );
+    std::thread::scope(|threads| {
+        let clients: Vec<_> = (0..96)
+            .map(|n| {
+                threads.spawn({
+                    let hub = &hub;
+                    move || publish_as(hub, "orders", &format!("made up {n}")).status
+                })
+            })
+            .collect();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while slow.open.load(Ordering::SeqCst) < 64 {
+            assert!(Instant::now() < deadline, "the questions are asked");
+            std::thread::yield_now();
+        }
+        slow.may_answer.add_permits(64);
+        for client in clients {
+            assert_eq!(client.join().unwrap(), 200);
+        }
+    });
+    assert_eq!(slow.most.load(Ordering::SeqCst), 64);
 }

@@ -91,6 +91,11 @@ fn rights_bind_readers_publishers_and_managers() {
         ["a", "default"],
         "what may not be read is not listed"
     );
+    let demo = streams(&hub, "/api/v1/broadcast-demo");
+    assert_eq!(demo, json!({}), "by the other service neither");
+    let body = json!({"type": "t", "message": "m"});
+    let refusal = post(&hub, &format!("{EVENTS}/broadcast"), &body);
+    assert!(!refusal.body.contains("default"), "nor told: {refusal:?}");
     say(&hub, "a", "t");
     for to in ["default", ""] {
         let body = json!({"stream_id": to, "type": "t", "message": "m"});

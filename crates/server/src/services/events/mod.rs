@@ -12,11 +12,11 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
-use tidewire::{Broadcaster, Hub, Rights};
+use tidewire::{Broadcaster, Hub};
 
 use self::generator::State as Running;
 use self::generators::{Generators, TooMany};
-use super::envelopes::{self, Failure, StreamId, Streams, done, found};
+use super::envelopes::{self, Caller, Failure, StreamId, Streams, done, found};
 use crate::config::Config;
 
 const ADDRESSES: [&str; 3] = ["/api/v1/events", "/api/v1/events-full", "/events-full"];
@@ -63,18 +63,11 @@ pub(super) fn router(hub: &Hub, config: &Config) -> Router {
     envelopes::serve(router.merge(shared), &ADDRESSES)
 }
 
-type Caller = Option<Extension<Arc<Rights>>>;
-
 /// Lists the streams that the caller may read.
-async fn streams(State(generators): State<Arc<Generators>>, rights: Caller) -> Response {
+async fn streams(State(generators): State<Arc<Generators>>, caller: Caller) -> Response {
     let states = generators.states();
-    let broadcaster = generators.broadcaster();
-    let may_read = |id: &String| match (&rights, broadcaster.topic(id)) {
-        (Some(Extension(rights)), Ok(topic)) => rights.may_read(topic.as_str()),
-        _ => true,
-    };
-    let active = broadcaster.active_streams().into_iter();
-    let rows = active.filter(|(id, _)| may_read(id)).map(|(id, clients)| {
+    let active = envelopes::readable(generators.broadcaster(), &caller);
+    let rows = active.into_iter().map(|(id, clients)| {
         let state = states.get(&id).copied();
         let generator = json!({
             "running": state.is_some(),

@@ -1,8 +1,9 @@
 //! What can be done with metrics, and the two ports that it needs: where they are kept, and who is told.
 //!
 //! **Store, announce, answer.** What is created is stored first, so that whoever hears of it finds it. It is then
-//! announced, and only what was announced is answered as created. If it surely was not, it is taken back, which nobody
-//! notices, as its id was told to nobody. If that is unknown, it stays: someone may hear of it yet.
+//! announced, and only what was announced is answered as created. If it surely was not, it is taken back: its id was told
+//! to nobody, so at most somebody who read its metric just then has seen a reading. If that is unknown, it stays: someone
+//! may hear of it yet.
 
 use uuid::Uuid;
 
