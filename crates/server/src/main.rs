@@ -6,6 +6,7 @@ mod config;
 mod exit;
 mod metrics;
 mod publish;
+mod repair;
 mod routes;
 mod serve;
 mod services;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Command::Serve(settings) => configured(&settings, serve::run),
         Command::Config(settings) => configured(&settings, print_config),
         Command::Watch(args) => block_on(watch::run(args)),
+        Command::Repair(args) => repair::run(&args),
         Command::Publish(args) => block_on(publish::run(args)),
     };
     exit.into()

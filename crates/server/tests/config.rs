@@ -91,7 +91,7 @@ fn a_bad_file_is_refused_with_its_line_and_what_is_allowed() {
         ),
         (
             "[broker]\nkind = \"redis\"\n",
-            "broker.kind: bad value\n  given    redis (a.toml:2)\n  allowed  memory; redis is not in this build yet",
+            "broker.kind: bad value\n  given    redis (a.toml:2)\n  allowed  memory, disk; redis is not in this build yet",
         ),
         (
             "[broker]\nurl = \"redis://:hunter2@db\"\nkind = 5\n",

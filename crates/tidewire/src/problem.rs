@@ -72,6 +72,7 @@ codes! {
     NotStored "not_stored" SERVICE_UNAVAILABLE "The event was not stored";
     OutcomeUnknown "outcome_unknown" SERVICE_UNAVAILABLE "It is unknown whether the event was stored";
     NotReady "not_ready" SERVICE_UNAVAILABLE "The hub is not ready";
+    StorageFull "storage_full" INSUFFICIENT_STORAGE "The hub has no room to store the event";
 }
 
 /// An error on its way to a client.
