@@ -166,8 +166,8 @@ pub trait Broker: Send + Sync + 'static {
         Figures::default()
     }
 
-    /// Ends in good order, once nobody publishes any more: what is stored is made as safe as it can be. Publishes are
-    /// refused from then on.
+    /// Ends in good order, once nobody publishes any more: what is stored is made as safe as it can be. From then on
+    /// publishes may be refused.
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }

@@ -74,6 +74,8 @@ struct Waiting {
     /// Since when the committer is at work on what it took.
     busy_since: Option<Instant>,
     stop: bool,
+    /// Whether the committer has ended.
+    is_over: bool,
     ended: Option<oneshot::Sender<()>>,
 }
 
@@ -141,7 +143,7 @@ impl Queue {
     /// Asks the committer to end; `None` if it was asked before.
     pub(super) fn stop(&self) -> Option<oneshot::Receiver<()>> {
         let mut waiting = self.waiting.lock();
-        if std::mem::replace(&mut waiting.stop, true) {
+        if std::mem::replace(&mut waiting.stop, true) || waiting.is_over {
             return None;
         }
         let (ended, ending) = oneshot::channel();
@@ -183,6 +185,15 @@ impl Queue {
         drop(waiting);
         for job in jobs {
             self.refuse(job, PublishError::NotStored(why.to_owned()));
+        }
+    }
+
+    /// Tells who asked for it that the committer has ended.
+    fn end(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.is_over = true;
+        if let Some(ended) = waiting.ended.take() {
+            let _ = ended.send(());
         }
     }
 
@@ -257,10 +268,7 @@ pub(super) fn run(
     drop(committer);
     // Before anyone is told: the next hub may start at once.
     drop(opened.lock);
-    let ended = queue.waiting.lock().ended.take();
-    if let Some(ended) = ended {
-        let _ = ended.send(());
-    }
+    queue.end();
 }
 
 /// The disk has failed, and everyone was told.
