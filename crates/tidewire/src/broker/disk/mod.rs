@@ -10,6 +10,7 @@
 //! | `format.rs` | records and headers as bytes |
 //! | `scan.rs` | reading segments, and telling a write that a crash has cut from damage |
 //! | `writer.rs` | appending, new segments, retention |
+//! | `queue.rs` | what waits for the disk |
 //! | `committer.rs` | the thread that commits |
 //! | `start.rs` | from a folder to a log in memory |
 //! | `state.rs` | the lock, and what a run leaves to the next one |
@@ -21,6 +22,7 @@
 
 mod committer;
 mod format;
+mod queue;
 mod repair;
 mod scan;
 mod start;
@@ -32,13 +34,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tidewire_core::id::NativeId;
 use tidewire_core::topic::Topic;
 use tokio::sync::oneshot;
 
-use self::committer::{Job, Queue, Work};
 use self::format::Batch;
+use self::queue::{Done, Job, Queue, Work};
 pub use self::repair::{Finding, RepairError, Repaired, inspect, repair};
 use self::storage::FileSystem;
 pub use self::storage::{Storage, StorageFile};
@@ -107,17 +108,13 @@ impl DiskBroker {
         let answers = Answers::new(options.idempotency_window, options.idempotency_keys_max);
         Self {
             folder: folder.into(),
-            queue: Arc::new(Queue::new(Mutex::new(answers))),
+            queue: Arc::new(Queue::new(answers)),
             options,
         }
     }
 
     /// Hands a batch to the committer, and waits for what comes of it.
-    async fn commit(
-        &self,
-        work: Work,
-        key: Option<IdempotencyKey>,
-    ) -> Result<committer::Done, PublishError> {
+    async fn commit(&self, work: Work, key: Option<IdempotencyKey>) -> Result<Done, PublishError> {
         let (answer, answered) = oneshot::channel();
         let job = Job { work, key, answer };
         self.queue.push(job)?;

@@ -55,10 +55,13 @@ pub(super) fn open(
     }
     tail.try_write(|log| log.expire(now_ms));
     let tail_bytes_cut = segments.last().map_or(0, report_tail);
-    state::write(folder, options.fsync, false)
-        .map_err(|error| failed("can't be written to", &error))?;
-    let writer = writer(folder, options, segments, epoch, now_ms)
-        .map_err(|error| failed("can't be written to", &error))?;
+    let unwritable = |error| failed("can't be written to", &error);
+    if begun.is_some_and(|(newest, _)| newest.header.epoch != epoch) {
+        // Until the new epoch is on the disk: what it is for may be cut off before.
+        state::forget(folder).map_err(unwritable)?;
+    }
+    let writer = writer(folder, options, segments, epoch, now_ms).map_err(unwritable)?;
+    state::write(folder, options.fsync, false).map_err(unwritable)?;
     tracing::info!(
         folder = %folder.display(),
         epoch = %epoch,

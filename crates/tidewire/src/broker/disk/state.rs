@@ -108,6 +108,6 @@ fn boot_id() -> String {
 pub(super) fn forget(folder: &Path) -> io::Result<()> {
     match fs::remove_file(folder.join(STATE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        _ => File::open(folder)?.sync_all(),
     }
 }
