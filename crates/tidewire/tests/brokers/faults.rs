@@ -141,7 +141,10 @@ async fn a_full_disk_refuses_until_there_is_room() {
     // A long one that is cut in its middle, and a short one after it: nothing of the first may be left behind that.
     disk.set_room(Some(1_000));
     let full = publish(&hub, "a", &"x".repeat(2_000)).await;
-    assert!(matches!(full, Err(PublishError::StorageFull(_))), "{full:?}");
+    assert!(
+        matches!(full, Err(PublishError::StorageFull(_))),
+        "{full:?}"
+    );
     disk.set_room(None);
     hub.publish_all(&batch("a", 1, 1), Some(key("k", 1)))
         .await
