@@ -4,6 +4,8 @@
 //! *raw* writes the bytes of a batch to a preallocated file and calls `fdatasync`; *log* is the broker with one publisher
 //! who waits for each answer; *log, N publishers* the same with several who wait together.
 
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;

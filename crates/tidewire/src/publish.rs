@@ -73,8 +73,7 @@ impl fmt::Display for PublishError {
             Self::KeyReused => f.write_str("this Idempotency-Key was used for another request; use a new key"),
             Self::KeyInFlight => f.write_str("a request with this Idempotency-Key is under way; repeat it a little later"),
             Self::KeysFull => f.write_str("no further Idempotency-Key can be remembered now; repeat the request later"),
-            Self::NotStored(why) => write!(f, "the event was not stored: {why}"),
-            Self::StorageFull(why) => write!(f, "the event was not stored: {why}"),
+            Self::NotStored(why) | Self::StorageFull(why) => write!(f, "the event was not stored: {why}"),
             Self::OutcomeUnknown(why) => {
                 write!(f, "it is unknown whether the event was stored ({why}); repeat it with the same Idempotency-Key")
             }

@@ -49,12 +49,11 @@ fn publisher(port: u16, name: usize, ending: Arc<AtomicBool>) -> JoinHandle<Publ
                 }
                 thread::sleep(POLL);
             };
-            match ids {
-                Some(ids) => published.answered.extend(data.into_iter().zip(ids)),
-                None => {
-                    published.unknown.extend(data);
-                    thread::sleep(POLL);
-                }
+            if let Some(ids) = ids {
+                published.answered.extend(data.into_iter().zip(ids));
+            } else {
+                published.unknown.extend(data);
+                thread::sleep(POLL);
             }
             if ending.load(Ordering::Relaxed) {
                 return published;
@@ -118,7 +117,7 @@ fn read(port: u16, last_id: &mut Option<String>, seen: &mut Vec<Answered>) -> st
     let mut bytes = Vec::new();
     let mut in_body = false;
     let mut decoder = Decoder::new(1 << 20);
-    let mut buffer = [0; 64 * 1024];
+    let mut buffer = [0; 16 * 1024];
     loop {
         let len = socket.read(&mut buffer)?;
         if len == 0 {

@@ -46,7 +46,7 @@ fn history(hub: &Hub, topic: &str) -> Vec<String> {
             all.push(event["data"].as_str().unwrap().to_owned());
         }
         match page["next"].as_str() {
-            Some(next) => since = next.to_owned(),
+            Some(next) => next.clone_into(&mut since),
             None => return all,
         }
     }

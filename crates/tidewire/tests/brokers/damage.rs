@@ -158,9 +158,9 @@ async fn a_flipped_bit_anywhere_is_seen() {
                     "{case}: more than the last record is cut: {seen}"
                 );
                 if seen == 10 {
-                    whole += 1
+                    whole += 1;
                 } else {
-                    cut += 1
+                    cut += 1;
                 }
                 sample.check_new(&hub, &case).await;
             }

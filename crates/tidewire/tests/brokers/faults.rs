@@ -32,7 +32,7 @@ async fn an_answer_and_the_event_wait_for_the_disk_and_nobody_else_does() {
     assert_eq!(data(&hub, "a"), ["0"], "not shown before it is safe");
     hub.broadcast("hello").unwrap();
     assert!(
-        !waiting.iter().any(|publisher| publisher.is_finished()),
+        !waiting.iter().any(tokio::task::JoinHandle::is_finished),
         "answered before it is safe"
     );
     disk.hold_syncs(false);

@@ -69,6 +69,9 @@ async fn another_format_is_refused_and_left_alone() {
     assert_eq!(fs::read(path).unwrap(), file);
 }
 
+/// What becomes of a folder between two runs.
+type Change = fn(&Path);
+
 /// As if the machine had booted since.
 fn reboot(folder: &Path) {
     let state = folder.join("state");
@@ -90,7 +93,7 @@ fn crashed(folder: &Path) -> tempfile::TempDir {
 #[tokio::test]
 async fn what_may_be_lost_with_the_machine_begins_a_new_epoch() {
     let often = Disk::interval(Duration::from_millis(10));
-    let cases: [(&Disk, fn(&Path), bool); 6] = [
+    let cases: [(&Disk, Change, bool); 6] = [
         (&often, |_| {}, false),
         (&often, reboot, true),
         (&Disk::default(), |_| {}, false),

@@ -1,7 +1,7 @@
 //! The one thread that writes: it takes all that waits, checks it, writes it, makes it safe, shows it, and answers.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,13 +22,13 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads the folder, says so, and commits until it is told to end.
 pub(super) fn run(
-    folder: PathBuf,
-    options: DiskOptions,
+    folder: &Path,
+    options: &DiskOptions,
     queue: &Arc<Queue>,
     tail: Tail,
     started: oneshot::Sender<Result<(), StartError>>,
 ) {
-    let opened = start::open(&folder, &options, &tail, &queue.answers);
+    let opened = start::open(folder, options, &tail, &queue.answers);
     let opened = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -50,7 +50,7 @@ pub(super) fn run(
     };
     let _ = started.send(Ok(()));
     let failed = committer.serve().is_err();
-    if !failed && let Err(error) = state::write(&folder, options.fsync, true) {
+    if !failed && let Err(error) = state::write(folder, options.fsync, true) {
         tracing::warn!(%error, "can't note that the hub has ended in good order");
     }
     drop(committer);

@@ -143,7 +143,7 @@ impl Broker for DiskBroker {
         let (started, starting) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("tidewire-disk".into())
-            .spawn(move || committer::run(folder, options, &queue, tail, started));
+            .spawn(move || committer::run(&folder, &options, &queue, tail, started));
         Box::pin(async move {
             thread.map_err(|error| StartError::new(format!("can't start a thread: {error}")))?;
             starting

@@ -285,17 +285,12 @@ fn findings(folder: &Path, rests: &[Rest]) -> Vec<Finding> {
 }
 
 fn copy(path: &Path) -> Result<PathBuf, RepairError> {
-    let name = |n: u32| {
-        path.with_extension(if n == 0 {
-            "log.damaged".to_owned()
-        } else {
-            format!("log.damaged-{n}")
-        })
-    };
-    let copy = (0..)
-        .map(name)
-        .find(|copy| !copy.exists())
-        .unwrap_or_else(|| name(0));
+    let mut copy = path.with_extension("log.damaged");
+    let mut n = 1;
+    while copy.exists() {
+        copy = path.with_extension(format!("log.damaged-{n}"));
+        n += 1;
+    }
     fs::copy(path, &copy)
         .and_then(|_| fs::File::open(&copy)?.sync_all())
         .map_err(|error| RepairError::Io(copy.clone(), error))?;

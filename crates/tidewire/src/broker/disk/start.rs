@@ -253,12 +253,15 @@ fn old(segment: &Segment) -> Old {
 }
 
 fn refuse(folder: &Path, fault: &Fault) -> StartError {
-    let mut message = format!("the log in {} can't be read: {fault}", folder.display());
-    if let Fault::Damage(_) = fault {
-        message.push_str(&format!(
+    let hint = match fault {
+        Fault::Damage(_) => format!(
             "\n  Nothing was changed. To see what is left, and to go on with it, run: tidewire repair {}",
             folder.display()
-        ));
-    }
-    StartError::new(message)
+        ),
+        Fault::Io(..) | Fault::Version(..) => String::new(),
+    };
+    StartError::new(format!(
+        "the log in {} can't be read: {fault}{hint}",
+        folder.display()
+    ))
 }

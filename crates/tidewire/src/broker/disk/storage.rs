@@ -83,13 +83,12 @@ impl StorageFile for File {
         }
         match fallocate(&*self, FallocateFlags::empty(), len, end - len) {
             // Not every file system can; there a write says that there is no room.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(error) => {
                 // What there was room for is given back.
                 let _ = File::set_len(self, len);
                 Err(error.into())
             }
-            Ok(()) => Ok(()),
         }
     }
 
