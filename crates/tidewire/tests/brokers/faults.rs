@@ -186,6 +186,34 @@ async fn room_for_a_new_segment_is_missed_like_any_other() {
     assert_eq!(data(&hub, "a"), seen);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_slow_disk_is_bounded() {
+    let (_folder, disk, hub) = faulty().await;
+    let before = disk.syncs();
+    disk.hold_syncs(true);
+    let first = spawn(&hub, "first");
+    until("the disk is asked", || disk.syncs() > before).await;
+    let big = "x".repeat(1_000_000);
+    let waiting: Vec<_> = (0..40).map(|_| spawn(&hub, &big)).collect();
+    until("some are refused", || {
+        waiting.iter().any(tokio::task::JoinHandle::is_finished)
+    })
+    .await;
+    disk.hold_syncs(false);
+    first.await.unwrap().unwrap();
+    let mut refused = 0;
+    for publisher in waiting {
+        match publisher.await.unwrap() {
+            Ok(_) => {}
+            Err(PublishError::NotStored(_)) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    // 32 MiB hold 33 of them.
+    assert!((1..=7).contains(&refused), "{refused} of 40 refused");
+    assert_eq!(data(&hub, "a").len(), 41 - refused);
+}
+
 /// The power fails at every byte of a run; what was answered is there afterwards, and nothing else but what was under
 /// way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,7 @@ use crate::clock::now_ms;
 use crate::publish::PublishError;
 
 /// Most bytes that wait for the disk. Stops publishers who are faster than it from filling the memory.
-const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+const PENDING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most bytes that are committed together. Stops one write from delaying the answers to those in it for long.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A disk that is silent for longer makes the hub say that it is not ready.

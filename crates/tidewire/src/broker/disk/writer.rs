@@ -278,29 +278,34 @@ impl Writer {
             self.roll(now_ms)?;
         }
         let keep_ms = self.keep.age_ms;
-        while self
-            .old
-            .front()
-            .is_some_and(|old| age_ms(old.newest_ms) > keep_ms)
-        {
-            self.drop_oldest();
-        }
+        let is_over = |old: &Old| age_ms(old.newest_ms) > keep_ms;
+        while self.old.front().is_some_and(is_over) && self.drop_oldest() {}
         self.drop_beyond(self.keep.bytes_max);
         Ok(())
     }
 
     fn drop_beyond(&mut self, bytes_max: u64) {
-        while self.bytes() > bytes_max && !self.old.is_empty() {
-            self.drop_oldest();
-        }
+        while self.bytes() > bytes_max && self.drop_oldest() {}
     }
 
-    fn drop_oldest(&mut self) {
-        if let Some(old) = self.old.pop_front()
-            && let Err(error) = self.storage.remove(&old.path)
+    /// False if there is none, or if it can't be removed now. Then no younger one may be either: a log without its middle
+    /// is refused at the next start.
+    fn drop_oldest(&mut self) -> bool {
+        let Some(old) = self.old.front() else {
+            return false;
+        };
+        let removed = self
+            .storage
+            .remove(&old.path)
+            .and_then(|()| self.storage.sync_folder(&self.folder));
+        if let Err(error) = removed
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(path = %old.path.display(), %error, "an old segment can't be removed");
+            return false;
         }
+        self.old.pop_front();
+        true
     }
 
     fn segment_bytes(&self) -> u64 {
