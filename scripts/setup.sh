@@ -3,9 +3,11 @@
 # Run it again at any time (`make setup`): it does only what is missing, and nothing takes well under a second.
 #
 #   from                    what                                   where
-#   apt                     chromium, curl, node + npm, python3    the machine
+#   apt                     chromium, curl, nginx, node + npm,     the machine
+#                           python3
 #   npm (lock files)        JavaScript clients, playwright-core    crates/server/tests/clients/node_modules
 #                           what the Node example needs            examples/node-client/node_modules
+#                           React and Vite                         examples/react/node_modules, and its dist/
 #   npm                     Node, where the machine's is too old   .tools/node
 #   pip (pinned)            Python clients                         .venv
 #
@@ -26,6 +28,7 @@ apt_packages() {
     local missing=()
     has chromium || missing+=(chromium)
     has curl || missing+=(curl)
+    has nginx || [ -x /usr/sbin/nginx ] || missing+=(nginx)
     has node || missing+=(nodejs)
     has npm || missing+=(npm)
     has python3 || missing+=(python3)
@@ -81,6 +84,16 @@ npm_packages() {
     echo "$want" >"$stamp"
 }
 
+# Builds the React page, where it has changed since.
+react_build() {
+    local folder=examples/react stamp=examples/react/dist/.digest want
+    want=$(cd $folder && cat package-lock.json package.json tsconfig.json vite.config.ts index.html src/* | sha256sum)
+    [ "$(cat $stamp 2>/dev/null)" != "$want" ] || return 0
+    say "vite: building $folder"
+    PATH="$PWD/.tools/bin:$PATH" npm run build --prefix $folder --silent -- --logLevel warn
+    echo "$want" >$stamp
+}
+
 python_packages() {
     local stamp=.venv/.requirements-digest want
     want=$(digest $clients/requirements.txt)
@@ -99,4 +112,6 @@ apt_packages
 node_runtime
 npm_packages $clients
 npm_packages examples/node-client
+npm_packages examples/react
+react_build
 python_packages

@@ -41,6 +41,14 @@ impl Entry {
     }
 }
 
+/// What targets compare with Tidewire itself alone: for peers these rows would take long and say nothing.
+const ALONE: [Scenario; 5] = [
+    Scenario::Stopped,
+    Scenario::OwnTopic,
+    Scenario::ManyTopics,
+    Scenario::Ingest,
+    Scenario::Topics,
+];
 const OWN: [Kind; 3] = [Kind::Floor, Kind::Tidewire, Kind::TidewireBody];
 const ALL: [Kind; 6] = [
     Kind::Floor,
@@ -120,6 +128,7 @@ pub fn plan(set: Set, scale: f64) -> Vec<Entry> {
             .iter()
             .copied()
             .filter(|&kind| scenario.fits(kind) && fits_size(kind, scenario, connections))
+            .filter(|kind| set == Set::Smoke || !ALONE.contains(&scenario) || OWN.contains(kind))
             .collect(),
     };
     rows.into_iter().map(entry).collect()

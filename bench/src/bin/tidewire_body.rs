@@ -1,8 +1,11 @@
-//! Tidewire's body path: the crate in a plain `axum::serve`, as an application embeds it.
+//! Tidewire's body path: the crate's own server, with streams that stay HTTP bodies, as they do over TLS and HTTP/2.
 
 use axum::Router;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_ENCODING;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::map_response;
+use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
 use tidewire::core::log::Retention;
@@ -42,9 +45,16 @@ async fn main() -> std::io::Result<()> {
             ..Retention::default()
         })
         .build();
+    // No socket is taken over whose response says that it is encoded.
+    let as_body = |mut response: Response| async {
+        let identity = HeaderValue::from_static("identity");
+        response.headers_mut().insert(CONTENT_ENCODING, identity);
+        response
+    };
     let router = Router::new()
         .route("/events", get(hub.subscribe()).post(publish))
+        .layer(map_response(as_body))
         .with_state(hub);
     let listener = tidewire::bind(address.parse().map_err(std::io::Error::other)?)?;
-    axum::serve(listener, router).await
+    tidewire::serve(listener, router).await
 }

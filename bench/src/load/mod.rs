@@ -25,7 +25,7 @@ use crate::stamp;
 /// The customary patience.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// No load takes longer; a server that works more and more for each event is given up.
-const LOAD_MAX: Duration = Duration::from_mins(2);
+const LOAD_MAX: Duration = Duration::from_mins(5);
 /// Bytes taken from a socket at a time.
 const READ_BYTES: usize = 256 * 1024;
 /// Sockets looked at per wake-up.

@@ -16,7 +16,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub(super) fn idle(kind: Kind, size: Size) -> Outcome {
     let server = Server::start(kind, Tuning::default())?;
     server.create_topics([0])?;
-    let mut load = Load::new(&server, 1)?;
+    let mut load = Load::new(&server, 0)?;
     let few = (size.connections / FEW).max(1);
     load.open(repeat_n(live(&server, &[0]), few), OPENING_MAX)?;
     load.rest(SETTLE)?;

@@ -29,10 +29,14 @@ pub(super) fn command(
                 .current_dir(folder)
                 .env("TIDEWIRE_LISTEN", listen)
                 .env("TIDEWIRE_LOG__LEVEL", "warn")
+                .env("TIDEWIRE_SERVICES__EVENTS", "false")
+                .env("TIDEWIRE_SERVICES__BROADCAST_DEMO", "false")
                 .env(
                     "TIDEWIRE_LIMITS__MAX_CONNECTIONS",
                     CONNECTIONS_MAX.to_string(),
                 )
+                // The publisher's connection is idle while thousands are opened.
+                .env("TIDEWIRE_LIMITS__HEAD_TIMEOUT", "2m")
                 .env("TIDEWIRE_HISTORY__MEMORY", tuning.history_bytes.to_string());
             command
         }

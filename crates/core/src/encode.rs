@@ -87,11 +87,9 @@ pub fn checkpoint(out: &mut Vec<u8>, id: &[u8]) {
     out.push(b'\n');
 }
 
-/// Appends the event that says that events after the id `from` are missing, and why. Its own id is the position where
-/// delivery goes on, so that a client which loses the connection before the next event isn't told again.
-pub fn gap(out: &mut Vec<u8>, resumed: &[u8], from: Option<&str>, reason: &str) {
-    let data = json!({ "from": from, "reason": reason }).to_string();
-    encode(out, Some(resumed), Some("gap"), None, &data);
+/// The data of the event that says that events after the id `from` are missing, and why.
+pub fn gap_data(from: Option<&str>, reason: &str) -> String {
+    json!({ "from": from, "reason": reason }).to_string()
 }
 
 /// The data of the event that ends a topic.
@@ -196,12 +194,12 @@ mod tests {
     #[test]
     fn texts_in_control_frames_are_escaped() {
         assert_eq!(
-            written(|out| gap(out, b"~1-7", None, "lagged")),
-            "event: gap\ndata: {\"from\":null,\"reason\":\"lagged\"}\nid: ~1-7\n\n"
+            gap_data(None, "lagged"),
+            "{\"from\":null,\"reason\":\"lagged\"}"
         );
         assert_eq!(
-            written(|out| gap(out, b"~1-7", Some("a\"\\\r\nb"), "unknown_id")),
-            "event: gap\ndata: {\"from\":\"a\\\"\\\\\\r\\nb\",\"reason\":\"unknown_id\"}\nid: ~1-7\n\n"
+            gap_data(Some("a\"\\\r\nb"), "unknown_id"),
+            "{\"from\":\"a\\\"\\\\\\r\\nb\",\"reason\":\"unknown_id\"}"
         );
         assert_eq!(end_data("room:\"é\""), "{\"topic\":\"room:\\\"é\\\"\"}");
     }

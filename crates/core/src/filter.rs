@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use slab::Slab;
 
+use crate::coalesce::Touched;
+use crate::dialect::Dialect;
 use crate::log::{EVERYONE, Log, PatternKey, TopicKey};
 use crate::pattern::Pattern;
 use crate::topic::Topic;
@@ -29,6 +31,8 @@ pub struct FilterSpec {
     pub patterns: Vec<Pattern>,
     /// Whether each event is preceded by a `topic:` line for every matching topic.
     pub topic_lines: bool,
+    /// How the hub says what no publisher has said; `None` for its own form.
+    pub dialect: Option<&'static Dialect>,
 }
 
 /// A spec in terms of the log's tables, sorted and without repetition: what makes two filters equal.
@@ -38,6 +42,7 @@ pub(crate) struct Filter {
     pub(crate) topics: Box<[TopicKey]>,
     pub(crate) patterns: Box<[PatternKey]>,
     pub(crate) topic_lines: bool,
+    pub(crate) dialect: Option<&'static Dialect>,
 }
 
 #[derive(Debug)]
@@ -45,6 +50,8 @@ struct Interned {
     filter: Filter,
     /// Subscriptions that hold the filter.
     holds: u32,
+    /// How long its readers may wait for news, in milliseconds.
+    window_ms: u32,
     /// The round in which the filter was last reported as touched.
     round: u64,
 }
@@ -77,12 +84,13 @@ impl Filters {
     }
 
     /// Adds those of the filters that were not reported in this round yet.
-    pub(crate) fn report(&mut self, keys: &[FilterKey], out: &mut Vec<FilterKey>) {
-        for &key in keys {
-            let round = &mut self.interned[key.index()].round;
-            if *round != self.round {
-                *round = self.round;
-                out.push(key);
+    pub(crate) fn report(&mut self, keys: &[FilterKey], urgent: bool, out: &mut Vec<Touched>) {
+        for &filter in keys {
+            let interned = &mut self.interned[filter.index()];
+            if interned.round != self.round {
+                interned.round = self.round;
+                let window_ms = if urgent { 0 } else { interned.window_ms };
+                out.push(Touched { filter, window_ms });
             }
         }
     }
@@ -110,6 +118,7 @@ impl Log {
             topics: topics.into(),
             patterns: patterns.into(),
             topic_lines: spec.topic_lines,
+            dialect: spec.dialect,
         };
 
         if let Some(&key) = self.filters.keys.get(&filter) {
@@ -117,12 +126,17 @@ impl Log {
             return key;
         }
         let key = FilterKey(self.filters.interned.insert(Interned {
+            window_ms: self.window_ms_of(&filter),
             filter: filter.clone(),
             holds: 1,
             round: 0,
         }) as u32);
         for &topic in &filter.topics {
-            self.topic_mut(topic).chain.filters.push(key);
+            let filters = &mut self.topic_mut(topic).chain.filters;
+            filters.push(key);
+            if filters.len() == 1 {
+                self.note_first_reader(topic);
+            }
         }
         for &pattern in &filter.patterns {
             self.pattern_mut(pattern).chain.filters.push(key);
@@ -162,24 +176,37 @@ impl Log {
             forget(&mut self.pattern_mut(pattern).chain.filters);
         }
         for &topic in &filter.topics {
-            forget(&mut self.topic_mut(topic).chain.filters);
+            let filters = &mut self.topic_mut(topic).chain.filters;
+            forget(filters);
+            if filters.is_empty() {
+                self.note_last_reader(topic);
+            }
             self.free_if_unused(topic);
         }
     }
 
     /// Takes the filters that got an event since the last call, each once. Their subscriptions are to be polled.
-    pub fn take_touched(&mut self, out: &mut Vec<FilterKey>) {
+    pub fn take_touched(&mut self, out: &mut Vec<Touched>) {
         self.filters.start_round();
-        for key in std::mem::take(&mut self.touched_topics) {
+        let mut topics = std::mem::take(&mut self.touched_topics);
+        // Nobody waits for the end of a topic; so these come first, as a filter is reported once.
+        let has_ended = |key: &TopicKey| {
+            self.topics
+                .get(key.0 as usize)
+                .is_some_and(|t| t.end.is_some())
+        };
+        topics.sort_by_key(|key| !has_ended(key));
+        for key in topics {
             if let Some(state) = self.topics.get_mut(key.0 as usize) {
                 state.chain.touched = false;
-                self.filters.report(&state.chain.filters, out);
+                let urgent = state.end.is_some();
+                self.filters.report(&state.chain.filters, urgent, out);
             }
         }
         for key in std::mem::take(&mut self.touched_patterns) {
             if let Some(state) = self.patterns.find_mut(key) {
                 state.chain.touched = false;
-                self.filters.report(&state.chain.filters, out);
+                self.filters.report(&state.chain.filters, false, out);
             }
         }
     }

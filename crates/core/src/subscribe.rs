@@ -4,7 +4,7 @@ use crate::filter::FilterKey;
 use crate::id::{NativeId, Offset, Tombstone, topic_hash};
 use crate::log::{Chain, Kind, Log, Mark, PatternKey, Seq, TopicKey};
 use crate::pattern::Pattern;
-use crate::subscription::{GapReason, SlowClient, Subscription, write_gap};
+use crate::subscription::{GapReason, SlowClient, Subscription};
 
 /// Where a client wants to start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,7 +89,9 @@ impl Log {
             } else {
                 None
             };
-            subscription.push_control(|out| write_gap(out, starts_after, from, reason));
+            subscription.push_control(|out| {
+                self.write_gap(out, filter, starts_after, from, reason, now_ms);
+            });
         }
         Subscribed::Stream {
             subscription,

@@ -9,102 +9,17 @@
 //! A write may take any number of bytes: the position then lies in the middle of an event, and the next poll carries on
 //! there. Control frames (a greeting, a heartbeat, a gap) are per connection and go out between events only.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+pub use crate::batch::Batch;
+use crate::batch::{ChainKey, Cursor};
+use crate::dialect::{Notice, write_rendered};
 use crate::encode;
 use crate::filter::FilterKey;
 use crate::id::{NativeId, Offset};
 use crate::log::{Chain, Entry, Kind, Log, Seq, TopicKey};
-
-/// What happens to a client whose position falls off the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SlowClient {
-    /// It is closed, and resumes with a `gap` if it comes back.
-    #[default]
-    Close,
-    /// It is told of the gap and goes on from the oldest event held.
-    Skip,
-}
-
-/// Why a connection ended. Counted and logged by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum CloseReason {
-    /// The client went away.
-    ClientGone,
-    /// All topics of the subscription have ended.
-    Ended,
-    /// The position fell off the log.
-    Lagged,
-    /// The client took no byte for too long while there was something to send.
-    Stalled,
-    /// The oldest connection made room for a new one.
-    Evicted,
-    /// Refused for want of room.
-    Rejected,
-    /// The hub is shutting down.
-    Shutdown,
-    /// Closed on request.
-    Closed,
-    /// Another connection with the same id took over.
-    Replaced,
-    /// The longest life of a connection was over.
-    Lifetime,
-}
-
-impl CloseReason {
-    /// Every reason, in order of their number.
-    pub const ALL: [Self; 10] = [
-        Self::ClientGone,
-        Self::Ended,
-        Self::Lagged,
-        Self::Stalled,
-        Self::Evicted,
-        Self::Rejected,
-        Self::Shutdown,
-        Self::Closed,
-        Self::Replaced,
-        Self::Lifetime,
-    ];
-
-    /// The name under which it is counted.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientGone => "client_gone",
-            Self::Ended => "ended",
-            Self::Lagged => "lagged",
-            Self::Stalled => "stalled",
-            Self::Evicted => "evicted",
-            Self::Rejected => "rejected",
-            Self::Shutdown => "shutdown",
-            Self::Closed => "closed",
-            Self::Replaced => "replaced",
-            Self::Lifetime => "lifetime",
-        }
-    }
-}
-
-/// Why events are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GapReason {
-    /// Events after the client's position have left the history.
-    Expired,
-    /// The history does not know the client's id: another hub's, or one of a life before.
-    UnknownId,
-    /// The client was connected, but too slow.
-    Lagged,
-}
-
-impl GapReason {
-    /// The name on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::UnknownId => "unknown_id",
-            Self::Lagged => "lagged",
-        }
-    }
-}
+pub use crate::reason::{CloseReason, GapReason, SlowClient};
 
 /// What to do after a [`Subscription::poll`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,82 +30,6 @@ pub enum Poll {
     Idle,
     /// The client must go.
     Close(CloseReason),
-}
-
-/// What one poll gathered. Made to be used again, also by other subscriptions.
-#[derive(Debug, Default)]
-pub struct Batch {
-    bytes: Vec<u8>,
-    /// Of these bytes so many are the control frames, at `control_at`.
-    control_len: usize,
-    control_at: usize,
-    /// Where each event ends, and the position behind it.
-    ends: Vec<(usize, Seq, Offset)>,
-    /// Bytes of the last event that did not fit.
-    cut: Option<(Seq, usize)>,
-    cursors: Vec<Cursor>,
-    gap: bool,
-    end: bool,
-    /// Whether more was to be had than there was room for.
-    full: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Cursor {
-    chain: ChainKey,
-    index: usize,
-    /// The sequence number at `index`.
-    seq: Seq,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum ChainKey {
-    Topic(TopicKey),
-    Pattern(crate::log::PatternKey),
-}
-
-impl Batch {
-    /// What is to be written.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Where the event begins and ends that has the byte at `n`, if it ends in the batch.
-    pub fn event_at(&self, n: usize) -> Option<std::ops::Range<usize>> {
-        let index = self.ends.partition_point(|&(end, ..)| end <= n);
-        let mut start = index.checked_sub(1).map_or(0, |before| self.ends[before].0);
-        if self.control_len > 0 && self.control_at == start {
-            start += self.control_len;
-        }
-        let end = self.ends.get(index)?.0;
-        (start..end).contains(&n).then_some(start..end)
-    }
-
-    /// Whether there was more than there was room for.
-    pub fn is_full(&self) -> bool {
-        self.full
-    }
-
-    /// Whether the final event of a topic is in the batch: a subscription may have ended with it.
-    pub fn has_end(&self) -> bool {
-        self.end
-    }
-
-    /// Whether this poll found that the client had lost events, and told it so.
-    pub fn has_new_gap(&self) -> bool {
-        self.gap
-    }
-
-    fn clear(&mut self) {
-        self.gap = false;
-        self.end = false;
-        self.full = false;
-        self.bytes.clear();
-        self.ends.clear();
-        self.cut = None;
-        self.control_len = 0;
-        self.control_at = 0;
-    }
 }
 
 /// One client's place in the log. See the [module's documentation](self).
@@ -222,7 +61,7 @@ struct Control {
 impl Control {
     /// Queues a `gap`, or widens the one of which nothing was sent: a client that takes no bytes shall not make this
     /// grow with each loss.
-    fn push_gap(&mut self, log: &Log, mut from: Offset, resumed: NativeId) {
+    fn push_gap(&mut self, log: &Log, filter: FilterKey, mut from: Offset, resumed: NativeId) {
         if let Some((at, earlier)) = self.gap.take()
             && self.sent <= at.start
         {
@@ -231,7 +70,15 @@ impl Control {
         }
         let start = self.bytes.len();
         let from_id = log.id_at(from).to_string();
-        write_gap(&mut self.bytes, resumed, Some(&from_id), GapReason::Lagged);
+        let (out, from_id) = (&mut self.bytes, Some(from_id.as_str()));
+        log.write_gap(
+            out,
+            filter,
+            resumed,
+            from_id,
+            GapReason::Lagged,
+            log.last_ms(),
+        );
         self.gap = Some((start..self.bytes.len(), from));
     }
 }
@@ -444,7 +291,7 @@ impl Subscription {
                 return Some(CloseReason::Lagged);
             }
             let control = self.control.get_or_insert_default();
-            control.push_gap(log, self.offset, log.id_before(base));
+            control.push_gap(log, self.filter, self.offset, log.id_before(base));
             batch.gap = true;
         }
         self.next = base;
@@ -497,7 +344,7 @@ impl Subscription {
         } else {
             0
         };
-        let bytes = log.store.bytes_of(entry);
+        let bytes = log.bytes_for(self.filter, entry);
         let start = batch.bytes.len();
         if start > 0 && start + bytes.len() > bytes_max {
             return false;
@@ -558,36 +405,45 @@ impl Subscription {
     }
 }
 
-impl Batch {
-    /// Moves the cursors that stand at `seq` to their next event.
-    fn advance_past(&mut self, log: &Log, seq: Seq) {
-        self.cursors.retain_mut(|cursor| {
-            if cursor.seq != seq {
-                return true;
-            }
-            cursor.index += 1;
-            match log.chain(cursor.chain).seqs.get(cursor.index) {
-                Some(&next) => {
-                    cursor.seq = next;
-                    true
-                }
-                None => false,
-            }
-        });
-    }
-}
-
-/// Writes a `gap` event.
-pub(crate) fn write_gap(
-    out: &mut Vec<u8>,
-    resumed: NativeId,
-    from: Option<&str>,
-    reason: GapReason,
-) {
-    encode::gap(out, resumed.to_string().as_bytes(), from, reason.as_str());
-}
-
 impl Log {
+    /// Writes a `gap`. Its id is the position where delivery goes on, so that a client which loses the connection before
+    /// the next event isn't told again.
+    pub(crate) fn write_gap(
+        &self,
+        out: &mut Vec<u8>,
+        filter: FilterKey,
+        resumed: NativeId,
+        from: Option<&str>,
+        reason: GapReason,
+        now_ms: u64,
+    ) {
+        let data = encode::gap_data(from, reason.as_str());
+        self.write_notice(out, filter, &resumed.to_string(), ("gap", &data), now_ms);
+    }
+
+    /// An event as the readers of a filter get it: as it is in the log, but for the end of a topic, which is the hub's
+    /// own word and said in the dialect that they expect.
+    fn bytes_for(&self, filter: FilterKey, entry: &Entry) -> Cow<'_, [u8]> {
+        let bytes = self.store.bytes_of(entry);
+        if entry.kind != Kind::End {
+            return bytes.into();
+        }
+        let Some(dialect) = self.filters.get(filter).dialect else {
+            return bytes.into();
+        };
+        let topic = self.topic(entry.topics.as_slice()[0]).name();
+        let notice = Notice {
+            name: "end",
+            data: &encode::end_data(topic),
+            id: encode::id_of(bytes).unwrap_or_default(),
+            topic,
+            at_ms: entry.at_ms,
+        };
+        let mut rendered = Vec::new();
+        write_rendered(&mut rendered, dialect, &notice);
+        rendered.into()
+    }
+
     /// How many events of a filter are held from a place on. One that several of its topics or patterns match is
     /// counted for each.
     pub fn count_from(&self, filter: FilterKey, place: u64) -> usize {
@@ -599,7 +455,7 @@ impl Log {
             .sum()
     }
 
-    fn chain(&self, key: ChainKey) -> &Chain {
+    pub(crate) fn chain(&self, key: ChainKey) -> &Chain {
         match key {
             ChainKey::Topic(key) => &self.topic(key).chain,
             ChainKey::Pattern(key) => &self.pattern(key).chain,

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use tidewire_core::encode::{
-    HEARTBEAT_COMMENT, HEARTBEAT_EVENT, checkpoint, encode, gap, padding, retry_line,
+    HEARTBEAT_COMMENT, HEARTBEAT_EVENT, checkpoint, encode, gap_data, padding, retry_line,
 };
 use tidewire_core::{Decoded, Decoder};
 
@@ -279,7 +279,8 @@ fn control_frames_are_understood() {
     retry_line(&mut stream, 3_000);
     checkpoint(&mut stream, b"~1-7");
     stream.extend_from_slice(HEARTBEAT_COMMENT);
-    gap(&mut stream, b"~1-9", Some("~1-3"), "expired");
+    let data = gap_data(Some("~1-3"), "expired");
+    encode(&mut stream, Some(b"~1-9"), Some("gap"), None, &data);
     stream.extend_from_slice(HEARTBEAT_EVENT);
     assert_decodes(
         &stream,

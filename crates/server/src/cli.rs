@@ -47,6 +47,9 @@ pub(crate) enum Command {
     /// Publish an event, or each line of standard input as one
     #[command(after_help = PUBLISH_HELP)]
     Publish(PublishArgs),
+    /// Make a token for development, say what one may do, or make an API key
+    #[command(after_help = TOKEN_HELP)]
+    Token(TokenArgs),
     /// Print the effective configuration as TOML, secrets masked
     #[command(after_help = CONFIG_HELP)]
     Config(Settings),
@@ -227,3 +230,46 @@ fn silence(text: &str) -> Result<Duration, String> {
         silence => Ok(silence),
     }
 }
+
+/// `tidewire token …`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TokenArgs {
+    /// The user that the token is for
+    #[arg(long, value_name = "ID")]
+    pub(crate) user: Option<String>,
+    /// A pattern of topics that may be subscribed to; may be given more than once
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) subscribe: Vec<String>,
+    /// A pattern of topics that may be published to; may be given more than once
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) publish: Vec<String>,
+    /// The right to administrate
+    #[arg(long)]
+    pub(crate) admin: bool,
+    /// A role of the configuration; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: Vec<String>,
+    /// How long the token is valid
+    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = duration)]
+    pub(crate) valid: Duration,
+    /// Say what this token or key may do with this configuration, or which check it fails; - reads standard input
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["user", "subscribe", "publish", "admin", "role", "new_key"])]
+    pub(crate) explain: Option<String>,
+    /// With --explain: topics to say yes or no about
+    #[arg(long, value_name = "TOPIC", requires = "explain")]
+    pub(crate) topic: Vec<String>,
+    /// Make an API key with this name, and the lines for the configuration
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["user", "role", "explain"])]
+    pub(crate) new_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+const TOKEN_HELP: &str = "\
+A token is signed with the secret of the first issuer in the configuration that has one. Exits with 1 if the token \
+that is explained would be refused.
+
+Examples:
+  tidewire token --user 42 --subscribe 'orders:*' --config tidewire.toml
+  tidewire token --explain \"$TOKEN\" --topic orders:7 --config tidewire.toml
+  tidewire token --new-key ci --publish '**'";

@@ -1,5 +1,6 @@
 //! The `tidewire` binary: from the command line to what it asks for.
 
+mod auth;
 mod cli;
 mod client;
 mod config;
@@ -10,6 +11,7 @@ mod repair;
 mod routes;
 mod serve;
 mod services;
+mod token;
 mod watch;
 
 use std::io::Write;
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let exit = match cli.command.unwrap_or(Command::Serve(cli.settings)) {
         Command::Serve(settings) => configured(&settings, serve::run),
+        Command::Token(args) => configured(&args.settings, |config| token::run(&args, config)),
         Command::Config(settings) => configured(&settings, print_config),
         Command::Watch(args) => block_on(watch::run(args)),
         Command::Repair(args) => repair::run(&args),

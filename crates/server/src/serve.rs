@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use tidewire::broker::{DiskBroker, DiskOptions, Fsync, MemoryBroker};
+use tidewire::core::coalesce::CoalesceRule;
 use tidewire::core::log::{Retention, RetentionRule};
 use tidewire::core::subscription::SlowClient;
 use tidewire::{AtCapacity, Hub, HubBuilder, Pattern, ServeOptions};
@@ -61,6 +62,7 @@ pub(crate) fn run(config: &Config) -> Exit {
 
 async fn serve(config: &Config, hub: &Hub, access: Access) -> std::io::Result<()> {
     let listener = tidewire::bind(config.listen)?;
+    access.start();
     let router = routes::router(hub, config, access);
     let options = ServeOptions {
         head_bytes_max: config.limits.head_bytes_max,
@@ -120,6 +122,7 @@ fn builder(config: &Config) -> Result<HubBuilder, String> {
             config::SlowClient::Close => SlowClient::Close,
             config::SlowClient::Skip => SlowClient::Skip,
         })
+        .coalesce(coalescing(&config.stream)?)
         .heartbeat(config.stream.heartbeat)
         .retry(config.stream.retry)
         .stall_timeout(limits.stall_timeout)
@@ -176,6 +179,19 @@ fn retention(history: &config::History) -> Result<Retention, String> {
             .map(rule)
             .collect::<Result<_, String>>()?,
     })
+}
+
+fn coalescing(stream: &config::Stream) -> Result<Vec<CoalesceRule>, String> {
+    let rule = |rule: &config::CoalesceRule| {
+        let pattern = Pattern::new(&rule.pattern).map_err(|error| {
+            format!("stream.coalesce: `{}` is no pattern: {error}", rule.pattern)
+        })?;
+        Ok(CoalesceRule {
+            pattern,
+            window_ms: u32::try_from(rule.window.as_millis()).unwrap_or(u32::MAX),
+        })
+    };
+    stream.coalesce.iter().map(rule).collect()
 }
 
 fn millis(duration: Duration) -> u64 {

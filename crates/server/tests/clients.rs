@@ -4,14 +4,8 @@
 
 mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use support::{Client, Hub, Kind, Proxy};
+use support::{Client, Hub, Kind, Proxy, Publisher, assert_received, number};
 
 const STREAM: &str = "/events?topic=t";
 
@@ -85,7 +79,7 @@ fn resumes_exactly_after_lost_connections(kind: Kind) {
     client.wait_for_open();
     let publisher = Publisher::spawn(hub.port());
     for lost in 0..5 {
-        let newest = publisher.newest.load(Ordering::SeqCst);
+        let newest = publisher.newest();
         client.wait_for("a new event", |line| number(line) > Some(newest));
         proxy.set_down(lost % 2 == 1); // every second time, coming back fails at first
         proxy.drop_all();
@@ -95,7 +89,7 @@ fn resumes_exactly_after_lost_connections(kind: Kind) {
             proxy.set_down(false);
         }
     }
-    assert_received_all_of(&mut client, publisher);
+    publisher.assert_all_received_by(&mut client);
 }
 
 /// A connection that ends inside an event. What came of that event is void, and all of it comes again.
@@ -110,12 +104,12 @@ fn resumes_exactly_after_an_event_cut_short(kind: Kind) {
     let publisher = Publisher::spawn(hub.port());
     // In the event's name, in its data, and at the end of its data.
     for marker in ["tic", "{\"n\":", "padding\""] {
-        let newest = publisher.newest.load(Ordering::SeqCst);
+        let newest = publisher.newest();
         client.wait_for("a new event", |line| number(line) > Some(newest));
         proxy.cut_after(marker);
         client.wait_for("the loss", |line| line["kind"] == "error");
     }
-    assert_received_all_of(&mut client, publisher);
+    publisher.assert_all_received_by(&mut client);
 }
 
 fn is_told_of_the_gap_after_a_restart(kind: Kind) {
@@ -172,84 +166,4 @@ fn leaves_a_closed_topic(kind: Kind) {
     } else {
         client.wait_for("closed", |line| line["kind"] == "closed");
     }
-}
-
-/// Publishes events numbered from 1 on, one every few milliseconds.
-struct Publisher {
-    /// The number of the event that was published last.
-    newest: Arc<AtomicU64>,
-    stop: Sender<()>,
-    thread: JoinHandle<Vec<(u64, String)>>,
-}
-
-impl Publisher {
-    const PAUSE: Duration = Duration::from_millis(5);
-
-    fn spawn(port: u16) -> Self {
-        let newest = Arc::<AtomicU64>::default();
-        let (stop, stopped) = channel();
-        let thread = thread::spawn({
-            let newest = Arc::clone(&newest);
-            move || {
-                let mut published = Vec::new();
-                while stopped.recv_timeout(Self::PAUSE) == Err(RecvTimeoutError::Timeout) {
-                    let n = published.len() as u64 + 1;
-                    published.push((
-                        n,
-                        support::publish(port, "t", &json!({"n": n, "z": "padding"})),
-                    ));
-                    newest.store(n, Ordering::SeqCst);
-                }
-                published
-            }
-        });
-        Self {
-            newest,
-            stop,
-            thread,
-        }
-    }
-
-    /// Stops, and returns the number and the id of each event.
-    fn stop(self) -> Vec<(u64, String)> {
-        drop(self.stop);
-        self.thread.join().expect("publishing went well")
-    }
-}
-
-fn assert_received_all_of(client: &mut Client, publisher: Publisher) {
-    let newest = publisher.newest.load(Ordering::SeqCst);
-    client.wait_for("an event after the last loss", |line| {
-        number(line) > Some(newest)
-    });
-    let sent = publisher.stop();
-    let last = sent.last().map(|(n, _)| *n);
-    if client.events().last().and_then(number) != last {
-        client.wait_for("the last event", |line| number(line) == last);
-    }
-    assert_received(client, &sent);
-}
-
-/// Each of these once and in this order, with its id, and nothing else: no gap, no message that is empty.
-fn assert_received(client: &Client, published: &[(u64, String)]) {
-    let events: Vec<_> = client.events().collect();
-    for (event, (n, id)) in events.iter().zip(published) {
-        assert_eq!(
-            (number(event), event["id"].as_str()),
-            (Some(*n), Some(&**id)),
-            "the first that differs: {event}"
-        );
-    }
-    assert_eq!(
-        events.len(),
-        published.len(),
-        "the last received: {:?}",
-        events.last()
-    );
-}
-
-/// The `n` in the data of a `tick`.
-fn number(line: &Value) -> Option<u64> {
-    let data = line["data"].as_str().filter(|_| line["event"] == "tick")?;
-    serde_json::from_str::<Value>(data).ok()?["n"].as_u64()
 }

@@ -62,7 +62,7 @@ fn a_bad_file_is_refused_with_its_line_and_what_is_allowed() {
         (
             "ttl = \"1s\"\n",
             "ttl: unknown setting\n  given    in a.toml:1\n  allowed  listen, limits, history, stream, shutdown, \
-             broker, node, auth, cors, log\n  hint     did you mean history.ttl?",
+             broker, node, auth, cors, services, log\n  hint     did you mean history.ttl?",
         ),
         (
             "[[history.rules]]\npattern = \"a\"\nttl = \"1m\"\n[[history.rules]]\npattern = \"b\"\nttl = \"1h\"\n",
@@ -72,6 +72,11 @@ fn a_bad_file_is_refused_with_its_line_and_what_is_allowed() {
         (
             "[[history.rules]]\nttl = \"1m\"\n",
             "history.rules[0]: `pattern` is missing\n  given    a table (a.toml:1)\n  allowed  a table with pattern",
+        ),
+        (
+            "[stream]\ncoalesce = [\n  { pattern = \"a\", window = \"10s\" },\n  { pattern = \"b\", window = \"11s\" },\n]\n",
+            "stream.coalesce[1].window: bad value\n  given    11s (a.toml:4)\n  allowed  10s or less; 0s for topics that \
+             shall not wait",
         ),
         (
             "listen = \":8080\"\n",
@@ -95,7 +100,7 @@ fn a_bad_file_is_refused_with_its_line_and_what_is_allowed() {
         ),
         (
             "[broker]\nkind = \"disk\"\n",
-            "broker.path: bad value\n  given    nothing (default)\n  allowed  a folder for the disk broker's files, such as \
+            "broker.path: bad value\n  given    nothing (the default)\n  allowed  a folder for the disk broker's files, such as \
              \"/var/lib/tidewire\"",
         ),
         (
@@ -129,7 +134,7 @@ fn a_bad_yaml_file_is_refused_in_the_same_way() {
         (
             "histori:\n  ttl: 1h\n",
             "histori: unknown setting\n  given    in a.yaml:1\n  allowed  listen, limits, history, stream, shutdown, \
-             broker, node, auth, cors, log\n  hint     did you mean history?",
+             broker, node, auth, cors, services, log\n  hint     did you mean history?",
         ),
         (
             "node:\n  id: 7\n",

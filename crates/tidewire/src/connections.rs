@@ -3,12 +3,15 @@
 //! A connection is known here from the moment it is admitted until it is closed, whichever transport carries it. What
 //! the transport and others need to tell each other is in `Connection`: a few atomics, no queue.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use std::borrow::Borrow;
+use std::cmp::Ordering as Order;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 
-use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 use tidewire_core::filter::FilterKey;
 use tidewire_core::log::TopicKey;
@@ -16,67 +19,99 @@ use tidewire_core::subscription::CloseReason;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::clock::{AtomicMoment, Moment};
+use crate::hub::Peer;
 use crate::serve::Inbox;
 
 /// A connection's id: a UUID of version 7, so that ids sort by age.
 pub type ConnectionId = Uuid;
 
 /// What others may ask of a connection, and what it tells.
+///
+/// There is one for each client, so its size counts: `serve::tests::reactors` prints it.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) filter: FilterKey,
-    pub(crate) remote: Option<SocketAddr>,
-    pub(crate) connected_ms: u64,
-    /// The waker of the body, while that carries the stream.
-    pub(crate) waker: AtomicWaker,
-    /// Whether a note for this connection is in its reactor's inbox, which so has one for each at most.
+    /// Where the connection stands in its filter's list; [`GONE`] once it is out of all tables.
+    at: AtomicU32,
+    remote: Remote,
+    /// Whether the carrier was told that there is something to do, and has not looked since.
     noted: AtomicBool,
-    /// The reactor that carries the stream, and the slot there.
-    reactor: OnceLock<(Arc<Inbox>, u32)>,
-    /// Set where the server can cut the connection off although it reads nothing.
-    pub(crate) cut_off: Option<Arc<Notify>>,
     /// The reason to close that was asked for, plus one; 0 for none.
     close: AtomicU8,
-    /// The connection's own topic, from the first event that is sent to it alone.
-    own_topic: Mutex<Option<TopicKey>>,
     pub(crate) heartbeat_due: AtomicBool,
-    /// When bytes were last handed to the transport, in milliseconds since the Unix epoch.
-    pub(crate) active_ms: AtomicU64,
-    /// Since when the transport has not come back for more; 0 while it waits for us.
-    pub(crate) blocked_ms: AtomicU64,
+    /// Whether the transport is busy with what it was given; it waits for us otherwise.
+    blocked: AtomicBool,
+    /// When bytes were last handed to the transport, or since when it takes none.
+    active: AtomicMoment,
+    /// When it is over, and whether that is because its credential is.
+    pub(crate) ends: Moment,
+    pub(crate) expires: bool,
+    carrier: Mutex<Carrier>,
+    /// The connection's own topic, from the first event that is sent to it alone.
+    own_topic: OnceLock<TopicKey>,
     pub(crate) delivered: AtomicU64,
     /// The next place of the log that the connection looks at.
     pub(crate) place: AtomicU64,
-    /// Where the connection stands in its filter's list.
-    at: AtomicU32,
+}
+
+/// In no list any more. So many connections there can't be.
+const GONE: u32 = u32::MAX;
+
+/// What carries the stream, and how it is told that there is something to do.
+#[derive(Debug)]
+enum Carrier {
+    /// An HTTP body.
+    Body {
+        /// Set while the body sleeps.
+        waker: Option<Waker>,
+        /// Set where the server can cut the connection off although it reads nothing.
+        cut_off: Option<Arc<Notify>>,
+    },
+    /// A reactor, in this slot.
+    Reactor(Arc<Inbox>, u32),
 }
 
 impl Connection {
-    pub(crate) fn new(
-        filter: FilterKey,
-        remote: Option<SocketAddr>,
-        cut_off: Option<Arc<Notify>>,
-        now_ms: u64,
-    ) -> Self {
+    pub(crate) fn new(filter: FilterKey, peer: Peer, max_lifetime_ms: u64, now: Moment) -> Self {
+        let lifetime_end = now.after_ms(max_lifetime_ms);
+        let expires = peer.expires.filter(|expires| *expires < lifetime_end);
         Self {
             id: Uuid::now_v7(),
             filter,
-            remote,
-            connected_ms: now_ms,
-            waker: AtomicWaker::new(),
+            at: AtomicU32::new(0),
+            remote: Remote::new(peer.remote),
             noted: AtomicBool::new(false),
-            reactor: OnceLock::new(),
-            cut_off,
             close: AtomicU8::new(0),
-            own_topic: Mutex::new(None),
             heartbeat_due: AtomicBool::new(false),
-            active_ms: AtomicU64::new(now_ms),
-            blocked_ms: AtomicU64::new(0),
+            blocked: AtomicBool::new(false),
+            active: AtomicMoment::new(now),
+            ends: expires.unwrap_or(lifetime_end),
+            expires: expires.is_some(),
+            carrier: Mutex::new(Carrier::Body {
+                waker: None,
+                cut_off: peer.cut_off,
+            }),
+            own_topic: OnceLock::new(),
             delivered: AtomicU64::new(0),
             place: AtomicU64::new(0),
-            at: AtomicU32::new(0),
         }
+    }
+
+    /// Whether the connection has been taken out of the tables.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.at.load(Ordering::Relaxed) == GONE
+    }
+
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        self.remote.get()
+    }
+
+    /// When the connection was opened, in milliseconds since the Unix epoch.
+    pub(crate) fn connected_ms(&self) -> u64 {
+        let (s, ns) = self.id.get_timestamp().map_or((0, 0), |at| at.to_unix());
+        s * 1_000 + u64::from(ns / 1_000_000)
     }
 
     /// Asks the connection to close. The first reason counts.
@@ -87,37 +122,80 @@ impl Connection {
         self.wake();
     }
 
-    /// Tells whoever carries the stream that there is something to do for it.
+    /// Tells whoever carries the stream that there is something to do for it, unless it was told and has not looked.
+    ///
+    /// No wake-up is lost: all of `noted` are swaps, in one order. One that finds the note there comes before the
+    /// carrier takes it, so the carrier sees what it is for. One that finds none comes after the carrier left its
+    /// waker, or was replaced by one that does.
     pub(crate) fn wake(&self) {
-        // Pairs with the fence in `carried_by`: either the reactor is seen here, or what this wake-up is for is seen
-        // there.
-        fence(Ordering::SeqCst);
-        match self.reactor.get() {
-            Some((inbox, slot)) => {
-                if !self.noted.swap(true, Ordering::AcqRel) {
-                    inbox.wake(*slot);
-                }
+        if self.noted.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut carrier = self.carrier.lock();
+        let waker = match &mut *carrier {
+            Carrier::Body { waker, .. } => waker.take(),
+            Carrier::Reactor(inbox, slot) => {
+                inbox.wake(*slot);
+                None
             }
-            None => self.waker.wake(),
+        };
+        drop(carrier);
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
-    /// The reactor has taken the note, and will look after the connection.
-    pub(crate) fn note_taken(&self) {
-        // A swap, not a store: it sees what was there before every wake-up that found the note in the inbox.
-        self.noted.swap(false, Ordering::AcqRel);
+    /// The body is about to look for news and may go to sleep after that. Answers whether it was told of any since it
+    /// looked last.
+    pub(crate) fn look(&self, by: &Waker) -> bool {
+        self.blocked.store(false, Ordering::Relaxed);
+        if let Carrier::Body { waker, .. } = &mut *self.carrier.lock() {
+            match waker {
+                Some(waker) => waker.clone_from(by),
+                None => *waker = Some(by.clone()),
+            }
+        }
+        self.note_taken()
+    }
+
+    /// Whoever carries the stream will look after it now. Answers whether there was a reason to.
+    pub(crate) fn note_taken(&self) -> bool {
+        // A swap, not a store: it sees what was there before every wake-up that found the note.
+        self.noted.swap(false, Ordering::AcqRel)
     }
 
     /// From now on a reactor carries the stream. It must look after it once, as wake-ups before went elsewhere.
     pub(crate) fn carried_by(&self, inbox: Arc<Inbox>, slot: u32) {
-        let _ = self.reactor.set((inbox, slot));
-        // The body was busy with its first frame; a reactor that has nothing to send waits for us.
-        self.blocked_ms.store(0, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
         // The body's waker would keep the memory of its whole task.
-        drop(self.waker.take());
+        *self.carrier.lock() = Carrier::Reactor(inbox, slot);
+        self.note_taken();
         // The body handed over all that it took; the reactor notes what its own writes come to.
-        self.blocked_ms.store(0, Ordering::Relaxed);
+        self.blocked.store(false, Ordering::Relaxed);
+    }
+
+    /// Cuts a client off that takes nothing, where the server can.
+    pub(crate) fn cut_off(&self) {
+        if let Carrier::Body { cut_off, .. } = &*self.carrier.lock()
+            && let Some(cut_off) = cut_off
+        {
+            cut_off.notify_one();
+        }
+    }
+
+    /// Bytes were handed to the transport, or it takes none. It is busy from now on, unless it took them all.
+    pub(crate) fn note_active(&self, now: Moment, blocked: bool) {
+        self.active.store(now);
+        self.blocked.store(blocked, Ordering::Release);
+    }
+
+    /// When bytes were last handed to the transport, and whether it is busy with them still.
+    pub(crate) fn active(&self) -> (Moment, bool) {
+        let blocked = self.is_blocked();
+        (self.active.load(), blocked)
+    }
+
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Acquire)
     }
 
     /// The reason to close that was asked for.
@@ -129,11 +207,68 @@ impl Connection {
     }
 
     pub(crate) fn own_topic(&self) -> Option<TopicKey> {
-        *self.own_topic.lock()
+        self.own_topic.get().copied()
     }
 
+    /// Gives the connection a topic of its own; only once.
     pub(crate) fn set_own_topic(&self, key: TopicKey) {
-        *self.own_topic.lock() = Some(key);
+        let _ = self.own_topic.set(key);
+    }
+}
+
+/// A client's address, in 18 bytes where std's type takes 32.
+#[derive(Debug)]
+struct Remote {
+    ip: [u8; 16],
+    /// 0 where the address is not known.
+    port: u16,
+}
+
+impl Remote {
+    fn new(address: Option<SocketAddr>) -> Self {
+        let ip = match address.map(|address| address.ip()) {
+            Some(IpAddr::V4(ip)) => ip.to_ipv6_mapped(),
+            Some(IpAddr::V6(ip)) => ip,
+            None => Ipv6Addr::UNSPECIFIED,
+        };
+        Self {
+            ip: ip.octets(),
+            port: address.map_or(0, |address| address.port()),
+        }
+    }
+
+    fn get(&self) -> Option<SocketAddr> {
+        let ip = Ipv6Addr::from(self.ip).to_canonical();
+        (self.port != 0).then(|| SocketAddr::new(ip, self.port))
+    }
+}
+
+/// A connection in its place by id: a table of pointers, as one with the ids would take three times the memory.
+struct ById(Arc<Connection>);
+
+impl Borrow<ConnectionId> for ById {
+    fn borrow(&self) -> &ConnectionId {
+        &self.0.id
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
+
+impl PartialOrd for ById {
+    fn partial_cmp(&self, other: &Self) -> Option<Order> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ById {
+    fn cmp(&self, other: &Self) -> Order {
+        self.0.id.cmp(&other.0.id)
     }
 }
 
@@ -149,15 +284,15 @@ pub enum AtCapacity {
 
 #[derive(Default)]
 struct Tables {
-    by_id: BTreeMap<ConnectionId, Arc<Connection>>,
+    by_id: BTreeSet<ById>,
     by_filter: Vec<Vec<Arc<Connection>>>,
 }
 
 impl Tables {
     fn remove(&mut self, id: ConnectionId) -> Option<Arc<Connection>> {
-        let connection = self.by_id.remove(&id)?;
+        let ById(connection) = self.by_id.take(&id)?;
         let list = &mut self.by_filter[connection.filter.index()];
-        let at = connection.at.load(Ordering::Relaxed) as usize;
+        let at = connection.at.swap(GONE, Ordering::Relaxed) as usize;
         list.swap_remove(at);
         match list.get(at) {
             Some(moved) => moved.at.store(at as u32, Ordering::Relaxed),
@@ -196,7 +331,7 @@ impl Connections {
         let mut tables = self.tables.lock();
         let mut admission = Admission::Admitted;
         if tables.by_id.len() >= self.max {
-            let oldest = tables.by_id.first_key_value().map(|(id, _)| *id);
+            let oldest = tables.by_id.first().map(|ById(oldest)| oldest.id);
             match oldest
                 .filter(|_| self.at_capacity == AtCapacity::EvictOldest)
                 .and_then(|id| tables.remove(id))
@@ -212,7 +347,7 @@ impl Connections {
         let list = &mut tables.by_filter[index];
         connection.at.store(list.len() as u32, Ordering::Relaxed);
         list.push(connection.clone());
-        tables.by_id.insert(connection.id, connection.clone());
+        tables.by_id.insert(ById(connection.clone()));
         admission
     }
 
@@ -222,14 +357,15 @@ impl Connections {
     }
 
     pub(crate) fn find(&self, id: ConnectionId) -> Option<Arc<Connection>> {
-        self.tables.lock().by_id.get(&id).cloned()
+        let tables = self.tables.lock();
+        tables.by_id.get(&id).map(|ById(found)| found.clone())
     }
 
     pub(crate) fn len(&self) -> usize {
         self.tables.lock().by_id.len()
     }
 
-    /// Adds the connections that read through any of the filters.
+    /// Adds the connections that read through any of the filters, which may be out of date.
     pub(crate) fn of_filters(&self, filters: &[FilterKey], out: &mut Vec<Arc<Connection>>) {
         let tables = self.tables.lock();
         for filter in filters {
@@ -247,12 +383,12 @@ impl Connections {
     /// Up to `limit` connections, oldest first, that are younger than `after`.
     pub(crate) fn page(&self, after: Option<ConnectionId>, limit: usize) -> Vec<Arc<Connection>> {
         let tables = self.tables.lock();
-        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         tables
             .by_id
-            .range((from, std::ops::Bound::Unbounded))
+            .range::<ConnectionId, _>((from, Bound::Unbounded))
             .take(limit)
-            .map(|(_, c)| c.clone())
+            .map(|ById(connection)| connection.clone())
             .collect()
     }
 }

@@ -36,6 +36,14 @@ pub struct Totals {
     pub closes: Vec<(CloseReason, u64)>,
 }
 
+impl Totals {
+    /// Connections that ended for this reason.
+    pub fn closes_by(&self, reason: CloseReason) -> u64 {
+        let of_reason = self.closes.iter().filter(|(r, _)| *r == reason);
+        of_reason.map(|(_, n)| n).sum()
+    }
+}
+
 impl Counters {
     pub(crate) fn add_delivered(&self, n: usize) {
         self.shard()
@@ -98,16 +106,7 @@ mod tests {
         });
         let totals = counters.totals();
         assert_eq!(totals.delivered, 120);
-        let closes = |reason| {
-            totals
-                .closes
-                .iter()
-                .find(|(r, _)| *r == reason)
-                .map(|(_, n)| *n)
-        };
-        assert_eq!(
-            (closes(CloseReason::Stalled), closes(CloseReason::Evicted)),
-            (Some(40), Some(0))
-        );
+        assert_eq!(totals.closes_by(CloseReason::Stalled), 40);
+        assert_eq!(totals.closes_by(CloseReason::Evicted), 0);
     }
 }

@@ -10,16 +10,21 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use tidewire_core::coalesce::Touched;
+use tidewire_core::filter::FilterKey;
 use tidewire_core::subscription::CloseReason;
 
-use crate::clock::now_ms;
+use crate::clock::Moment;
 use crate::connections::Connection;
 use crate::hub::Shared;
+use crate::waiting::Waiting;
 
 /// The calendar's resolution, in milliseconds.
 const TICK_MS: u64 = 100;
 /// How often old events are dropped where nothing is published, in milliseconds.
 const EXPIRE_EVERY_MS: u64 = 1_000;
+/// Connections that are gone and may stay on the calendar until they are due, beside as many as are there.
+const GONE_KEPT_MAX: usize = 1_024;
 
 /// What others leave for the thread.
 #[derive(Default)]
@@ -112,63 +117,73 @@ impl Drop for Watch {
 struct FanOut {
     /// Connections by the tick at which something may be due.
     calendar: BTreeMap<u64, Vec<Arc<Connection>>>,
-    expire_at_ms: u64,
-    filters: Vec<tidewire_core::filter::FilterKey>,
+    waiting: Waiting,
+    expire_at: Moment,
+    touched: Vec<Touched>,
+    filters: Vec<FilterKey>,
     readers: Vec<Arc<Connection>>,
 }
 
 impl FanOut {
     /// Sleeps until there is something to do, then does it. False when the hub is gone.
     fn round(&mut self, inbox: &Inbox, hub: &Weak<Shared>) -> bool {
-        let notes = inbox.wait(self.next_due_in(now_ms()));
+        let notes = inbox.wait(self.next_due_in(Moment::now()));
         if notes.stopped {
             return false;
         }
         let Some(hub) = hub.upgrade() else {
             return false;
         };
-        self.pass(&hub, notes, now_ms());
+        self.pass(&hub, notes, Moment::now());
         true
     }
 
     /// Does what there is to do at a time.
-    fn pass(&mut self, hub: &Shared, notes: Notes, now_ms: u64) {
+    fn pass(&mut self, hub: &Shared, notes: Notes, now: Moment) {
         if notes.news {
-            self.wake_readers(hub);
+            self.take_news(hub, now);
         }
+        self.waiting.take_due(now, &mut self.filters);
+        self.wake_readers(hub);
         for connection in notes.newcomers {
-            self.look_after(hub, connection, now_ms);
+            self.look_after(hub, connection, now);
         }
         while let Some(due) = self.calendar.first_entry()
-            && due.key() * TICK_MS <= now_ms
+            && Moment::of_tick(*due.key(), TICK_MS) <= now
         {
             for connection in due.remove() {
-                self.look_after(hub, connection, now_ms);
+                self.look_after(hub, connection, now);
             }
         }
-        if now_ms >= self.expire_at_ms {
-            hub.expire(now_ms);
-            self.expire_at_ms = now_ms + EXPIRE_EVERY_MS;
+        if now >= self.expire_at {
+            hub.expire();
+            self.forget_the_gone(hub);
+            self.expire_at = now.after_ms(EXPIRE_EVERY_MS);
         }
     }
 
-    fn next_due_in(&self, now_ms: u64) -> Duration {
-        let visit = self
-            .calendar
-            .keys()
-            .next()
-            .map_or(u64::MAX, |tick| tick * TICK_MS);
-        Duration::from_millis(
-            visit
-                .min(self.expire_at_ms.max(now_ms + 1))
-                .saturating_sub(now_ms),
-        )
+    fn next_due_in(&self, now: Moment) -> Duration {
+        let visit = self.calendar.keys().next();
+        let visit = visit.map(|tick| Moment::of_tick(*tick, TICK_MS));
+        let due = [visit, self.waiting.next()].into_iter().flatten();
+        now.until(due.fold(self.expire_at.max(now.after_ms(1)), Moment::min))
+    }
+
+    /// Takes what was published: the filters whose readers are to be woken now, and those that may wait.
+    fn take_news(&mut self, hub: &Shared, now: Moment) {
+        hub.take_touched(&mut self.touched);
+        for Touched { filter, window_ms } in self.touched.drain(..) {
+            if window_ms == 0 {
+                self.filters.push(filter);
+            } else {
+                self.waiting.add(filter, now.after_ms(u64::from(window_ms)));
+            }
+        }
     }
 
     fn wake_readers(&mut self, hub: &Shared) {
-        self.filters.clear();
-        hub.take_touched(&mut self.filters);
         hub.connections.of_filters(&self.filters, &mut self.readers);
+        self.filters.clear();
         for reader in self.readers.drain(..) {
             reader.wake();
         }
@@ -177,44 +192,58 @@ impl FanOut {
     }
 
     /// Does what is due for a connection, and enters it for the next time.
-    fn look_after(&mut self, hub: &Shared, connection: Arc<Connection>, now_ms: u64) {
-        if hub.connections.find(connection.id).is_none() {
+    fn look_after(&mut self, hub: &Shared, connection: Arc<Connection>, now: Moment) {
+        if connection.is_gone() {
             return;
         }
         let settings = &hub.settings;
-        let lifetime_end = connection
-            .connected_ms
-            .saturating_add(settings.max_lifetime_ms);
-        if now_ms >= lifetime_end {
-            connection.request_close(CloseReason::Lifetime);
+        if now >= connection.ends {
+            connection.request_close(if connection.expires {
+                CloseReason::Expired
+            } else {
+                CloseReason::Lifetime
+            });
         }
-        let blocked_ms = connection.blocked_ms.load(Ordering::Relaxed);
-        if blocked_ms > 0 && now_ms >= blocked_ms + settings.stall_timeout_ms {
+        let (active, blocked) = connection.active();
+        if blocked && now >= active.after_ms(settings.stall_timeout_ms) {
             hub.close_stalled(&connection);
             return;
         }
-        let heartbeat_at = connection.active_ms.load(Ordering::Relaxed) + settings.heartbeat_ms;
-        let heartbeat_due = now_ms >= heartbeat_at;
-        if heartbeat_due && blocked_ms == 0 {
+        let heartbeat_at = active.after_ms(settings.heartbeat_ms);
+        let heartbeat_due = now >= heartbeat_at;
+        if heartbeat_due && !blocked {
             connection.heartbeat_due.store(true, Ordering::Release);
             connection.wake();
         }
         let heartbeat_at = if heartbeat_due {
-            now_ms + settings.heartbeat_ms
+            now.after_ms(settings.heartbeat_ms)
         } else {
             heartbeat_at
         };
         // A connection may get stuck at any time; it is noticed within twice the time-out.
-        let stalled_at =
-            if blocked_ms > 0 { blocked_ms } else { now_ms } + settings.stall_timeout_ms;
+        let stalled_at = if blocked { active } else { now }.after_ms(settings.stall_timeout_ms);
         let next = heartbeat_at
             .min(stalled_at)
-            .min(lifetime_end)
-            .max(now_ms + TICK_MS);
+            .min(connection.ends)
+            .max(now.after_ms(TICK_MS));
         self.calendar
-            .entry(next.div_ceil(TICK_MS))
+            .entry(next.tick(TICK_MS))
             .or_default()
             .push(connection);
+    }
+
+    /// Takes connections off the calendar that are gone, where they are most of what stands there: many that come and
+    /// go shall not be kept until something would have been due for them.
+    fn forget_the_gone(&mut self, hub: &Shared) {
+        let on_calendar: usize = self.calendar.values().map(Vec::len).sum();
+        if on_calendar <= 2 * hub.connections.len() + GONE_KEPT_MAX {
+            return;
+        }
+        self.calendar.retain(|_, due| {
+            due.retain(|connection| !connection.is_gone());
+            due.shrink_to_fit();
+            !due.is_empty()
+        });
     }
 }
 
@@ -228,16 +257,14 @@ mod tests {
     use crate::live::Live;
     use crate::stream::StreamOptions;
 
-    const HOUR_MS: u64 = 60 * 60 * 1_000;
-
     /// Connections of which each heartbeat is sent at once, on a clock of their own.
     struct Day {
         hub: Hub,
         fan_out: FanOut,
         streams: Vec<Live>,
-        now_ms: u64,
+        now: Moment,
         /// When each connection got its heartbeats.
-        heartbeats: Vec<Vec<u64>>,
+        heartbeats: Vec<Vec<Moment>>,
     }
 
     impl Day {
@@ -246,7 +273,7 @@ mod tests {
             let mut day = Self {
                 fan_out: FanOut::default(),
                 streams: Vec::new(),
-                now_ms: now_ms(),
+                now: Moment::now(),
                 heartbeats: vec![Vec::new(); count],
                 hub,
             };
@@ -266,23 +293,23 @@ mod tests {
                     ..Notes::default()
                 };
                 day.streams.push(live);
-                day.now_ms += 37;
-                day.fan_out.pass(&day.hub.shared, notes, day.now_ms);
+                day.now = day.now.after_ms(37);
+                day.fan_out.pass(&day.hub.shared, notes, day.now);
             }
             day
         }
 
         /// One round of the thread; it sleeps as long as that would.
         fn round(&mut self) {
-            let longest = self.fan_out.next_due_in(self.now_ms);
-            self.now_ms += (longest.as_millis() as u64).max(1);
+            let longest = self.fan_out.next_due_in(self.now);
+            self.now = self.now.after_ms((longest.as_millis() as u64).max(1));
             self.fan_out
-                .pass(&self.hub.shared, Notes::default(), self.now_ms);
+                .pass(&self.hub.shared, Notes::default(), self.now);
             for (live, heartbeats) in self.streams.iter().zip(&mut self.heartbeats) {
                 let connection = live.connection();
                 if connection.heartbeat_due.swap(false, Ordering::Relaxed) {
-                    heartbeats.push(self.now_ms);
-                    connection.active_ms.store(self.now_ms, Ordering::Relaxed);
+                    heartbeats.push(self.now);
+                    connection.note_active(self.now, false);
                 }
             }
         }
@@ -291,19 +318,25 @@ mod tests {
     #[test]
     fn a_day_of_silence_has_a_heartbeat_every_30_s_and_ends() {
         let mut day = Day::new(Hub::builder(), 20);
-        let ends_ms = day.streams[0].connection().connected_ms + 24 * HOUR_MS;
-        while day.now_ms < ends_ms - 1_000 {
+        let ends = day.streams[0].connection().ends;
+        while day.now.after_ms(1_000) < ends {
             day.round();
             let on_calendar: usize = day.fan_out.calendar.values().map(Vec::len).sum();
             assert_eq!(on_calendar, 20, "each connection stands there once");
         }
         for (live, heartbeats) in day.streams.iter().zip(&day.heartbeats) {
             assert_eq!(live.connection().close_requested(), None);
-            let late = heartbeats.windows(2).map(|pair| pair[1] - pair[0]).max();
-            assert!(late.is_some_and(|ms| ms <= 30_000 + TICK_MS), "{late:?}");
+            let late = heartbeats
+                .windows(2)
+                .map(|pair| pair[0].until(pair[1]))
+                .max();
+            assert!(
+                late.is_some_and(|late| late <= Duration::from_millis(30_000 + TICK_MS)),
+                "{late:?}"
+            );
             assert!((2_870..=2_880).contains(&heartbeats.len()));
         }
-        while day.now_ms < ends_ms + 1_000 {
+        while day.now < ends.after_ms(1_000) {
             day.round();
         }
         for live in &day.streams {
@@ -311,24 +344,38 @@ mod tests {
             assert_eq!(reason, Some(CloseReason::Lifetime));
         }
         day.streams.clear();
-        while day.now_ms < ends_ms + 60_000 {
+        while day.now < ends.after_ms(60_000) {
             day.round();
         }
         assert!(day.fan_out.calendar.is_empty(), "who is gone is forgotten");
     }
 
     #[test]
+    fn many_that_come_and_go_do_not_stay_on_the_calendar() {
+        let mut day = Day::new(Hub::builder(), 3_000);
+        let on_calendar = |day: &Day| day.fan_out.calendar.values().map(Vec::len).sum::<usize>();
+        day.streams.truncate(1);
+        let gone = day.now;
+        while on_calendar(&day) > GONE_KEPT_MAX + 2 {
+            day.round();
+        }
+        let took = gone.until(day.now);
+        assert!(took <= Duration::from_secs(2), "{took:?}");
+        assert!(on_calendar(&day) >= 1, "who is there stays");
+    }
+
+    #[test]
     fn a_client_that_takes_nothing_is_given_up_in_time() {
         let mut day = Day::new(Hub::builder(), 2);
         let stuck = day.streams[0].connection().clone();
-        let since_ms = day.now_ms;
-        stuck.blocked_ms.store(since_ms, Ordering::Relaxed);
+        let since = day.now;
+        stuck.note_active(since, true);
         while stuck.close_requested().is_none() {
             day.round();
         }
         assert_eq!(stuck.close_requested(), Some(CloseReason::Stalled));
-        let took_ms = day.now_ms - since_ms;
-        assert!((30_000..=60_000).contains(&took_ms), "{took_ms}");
+        let took = since.until(day.now);
+        assert!((30..=60).contains(&took.as_secs()), "{took:?}");
         assert_eq!(day.hub.stats().connections, 1);
         assert!(day.heartbeats[0].is_empty());
     }

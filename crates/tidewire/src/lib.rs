@@ -22,10 +22,12 @@
 //! |---|---|
 //! | [`hub`] | [`Hub`]: publish, subscribe, figures |
 //! | [`subscribe`], [`stream`] | from a request to a stream; the stream as an HTTP body |
+//! | [`broadcaster`] | [`Broadcaster`]: named streams of JSON envelopes on top of a hub |
 //! | [`broker`] | where events are stored |
 //! | [`serve`](mod@serve) | a server with limits and a graceful drain |
 //! | [`problem`] | errors as `application/problem+json` |
 
+pub mod broadcaster;
 pub mod broker;
 mod clock;
 pub mod connections;
@@ -37,19 +39,29 @@ mod live;
 pub mod problem;
 pub mod publish;
 pub mod query;
+mod rights;
 pub mod serve;
 pub mod stream;
 pub mod subscribe;
+mod waiting;
 
 pub use tidewire_core as core;
-pub use tidewire_core::{Event, Pattern, Topic};
+pub use tidewire_core::{Dialect, Event, Notice, Pattern, Topic};
 
+pub use crate::broadcaster::{BroadcastError, Broadcaster, EventData, StreamClient};
 pub use crate::broker::{EventId, Publication};
 pub use crate::connections::{AtCapacity, ConnectionId};
 pub use crate::counters::Totals;
 pub use crate::duration::parse_duration;
 pub use crate::hub::{Hub, HubBuilder};
 pub use crate::publish::PublishError;
+pub use crate::rights::{ExpiresAt, Rights, UserId};
 pub use crate::serve::{ServeOptions, bind, serve};
 pub use crate::stream::EventStream;
-pub use crate::subscribe::{Rights, UserId};
+
+/// The guides' Rust, compiled and run with the documentation's.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../../docs/coming-from-topics-package.md")]
+    struct ComingFromTopicsPackage;
+}

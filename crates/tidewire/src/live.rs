@@ -8,6 +8,8 @@ use tidewire_core::filter::FilterKey;
 use tidewire_core::id::{NativeId, Tombstone};
 use tidewire_core::subscription::{Batch, CloseReason, Poll, Subscription};
 
+use crate::clock::Moment;
+use crate::clock::now_ms;
 use crate::connections::Connection;
 use crate::hub::Hub;
 use crate::stream::{Heartbeat, StreamOptions};
@@ -91,15 +93,10 @@ impl Live {
     }
 
     /// Notes how a write went: how many bytes the socket took, and whether that was all there was.
-    pub(crate) fn note_write(&self, n: usize, complete: bool, now_ms: u64) {
-        let connection = &self.connection;
-        if n > 0 {
-            connection.active_ms.store(now_ms, Ordering::Relaxed);
-        }
-        if complete {
-            connection.blocked_ms.store(0, Ordering::Relaxed);
-        } else if n > 0 || connection.blocked_ms.load(Ordering::Relaxed) == 0 {
-            connection.blocked_ms.store(now_ms, Ordering::Relaxed);
+    pub(crate) fn note_write(&self, n: usize, complete: bool, now: Moment) {
+        // One that takes nothing time and again is blocked since the first time.
+        if n > 0 || !self.connection.is_blocked() {
+            self.connection.note_active(now, !complete);
         }
     }
 
@@ -158,7 +155,7 @@ impl Live {
         let mut out = Vec::new();
         match reason {
             CloseReason::Evicted => encode::retry_line(&mut out, far_retry_ms()),
-            CloseReason::Shutdown | CloseReason::Lifetime => {
+            CloseReason::Shutdown | CloseReason::Lifetime | CloseReason::Expired => {
                 encode::retry_line(&mut out, jittered(self.hub.shared.settings.retry_ms));
             }
             CloseReason::Closed => self.farewell(&mut out, "closed", Tombstone::Closed),
@@ -170,12 +167,19 @@ impl Live {
 
     /// An event whose id keeps the client from coming back.
     fn farewell(&self, out: &mut Vec<u8>, name: &str, tombstone: Tombstone) {
-        let position = self
-            .hub
-            .shared
-            .read_log(|log| self.subscription.position(log));
-        let id = position.with_tombstone(tombstone).to_string();
-        encode::encode(out, Some(id.as_bytes()), Some(name), None, "{}");
+        let shared = &self.hub.shared;
+        shared.read_log(|log| {
+            let position = self.subscription.position(log);
+            let id = position.with_tombstone(tombstone).to_string();
+            // A connection leaves the table before its filter is given back, under this lock. One that was evicted too
+            // may have lost its filter; it is told in the hub's own form.
+            if shared.connections.find(self.connection.id).is_some() {
+                let filter = self.subscription.filter();
+                log.write_notice(out, filter, &id, (name, "{}"), now_ms());
+            } else {
+                encode::encode(out, Some(id.as_bytes()), Some(name), None, "{}");
+            }
+        });
     }
 }
 

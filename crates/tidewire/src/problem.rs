@@ -40,7 +40,10 @@ codes! {
     BadJson "bad_json" BAD_REQUEST "The body is no valid JSON";
     BadBody "bad_body" BAD_REQUEST "The body could not be read";
     BadUtf8 "bad_utf8" BAD_REQUEST "The text is no valid UTF-8";
+    MissingCredential "missing_credential" UNAUTHORIZED "Credentials are needed";
+    BadCredential "bad_credential" UNAUTHORIZED "The credential does not stand";
     NotAllowed "not_allowed" FORBIDDEN "Not allowed";
+    ForeignOrigin "foreign_origin" FORBIDDEN "A page of a foreign site may not use a cookie";
     ForeignHost "foreign_host" FORBIDDEN "An open hub serves requests for this machine only";
     Proxied "proxied" FORBIDDEN "An open hub serves no proxy";
     NotFound "not_found" NOT_FOUND "There is nothing at this address";
@@ -71,8 +74,20 @@ codes! {
     KeysFull "idempotency_full" SERVICE_UNAVAILABLE "The hub remembers as many idempotency keys as it may";
     NotStored "not_stored" SERVICE_UNAVAILABLE "The event was not stored";
     OutcomeUnknown "outcome_unknown" SERVICE_UNAVAILABLE "It is unknown whether the event was stored";
+    AuthUnavailable "auth_unavailable" SERVICE_UNAVAILABLE "Credentials can't be checked at the moment";
     NotReady "not_ready" SERVICE_UNAVAILABLE "The hub is not ready";
     StorageFull "storage_full" INSUFFICIENT_STORAGE "The hub has no room to store the event";
+}
+
+impl Code {
+    /// What goes into `WWW-Authenticate` (RFC 6750 section 3).
+    fn challenge(self) -> Option<&'static str> {
+        match self {
+            Self::MissingCredential => Some("Bearer"),
+            Self::BadCredential => Some("Bearer error=\"invalid_token\""),
+            _ => None,
+        }
+    }
 }
 
 /// An error on its way to a client.
@@ -119,6 +134,11 @@ impl Problem {
         &self.detail
     }
 
+    /// When to come back, in seconds.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.retry_after_s
+    }
+
     /// The document.
     pub fn to_json(&self) -> Value {
         let mut document = json!({
@@ -135,6 +155,16 @@ impl Problem {
     }
 }
 
+/// A value that can't be written as JSON, so that a route can use `?` on [`Event::json`](crate::Event::json).
+impl From<serde_json::Error> for Problem {
+    fn from(error: serde_json::Error) -> Self {
+        Self::new(
+            Code::Internal,
+            format!("no JSON can be made of it: {error}"),
+        )
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut body = self.to_json().to_string();
@@ -147,6 +177,12 @@ impl IntoResponse for Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(challenge) = self.code.challenge() {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(challenge),
+            );
+        }
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }

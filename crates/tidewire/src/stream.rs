@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll as TaskPoll};
 
 use axum::body::Body;
@@ -18,10 +17,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use http_body::Frame;
 use tidewire_core::encode;
+use tidewire_core::event::Event;
 use tidewire_core::id::NativeId;
 use tidewire_core::subscription::{Batch, Poll, Subscription};
 
-use crate::clock::now_ms;
+use crate::clock::Moment;
 use crate::connections::{Connection, ConnectionId};
 use crate::hub::Hub;
 use crate::live::{Live, far_retry_ms, jittered};
@@ -75,6 +75,7 @@ impl EventStream {
         checkpoint: Option<NativeId>,
         resume_id: Option<String>,
         options: StreamOptions,
+        greeting: Option<&Event>,
     ) -> Self {
         let retry_ms = jittered(hub.shared.settings.retry_ms);
         let id = connection.id;
@@ -82,6 +83,9 @@ impl EventStream {
         subscription.push_control_first(|out| {
             encode::padding(out, options.padding_bytes as usize);
             encode::retry_line(out, retry_ms);
+            if let Some(greeting) = greeting {
+                write_greeting(out, greeting, resume_id.as_deref());
+            }
             if let Some(position) = checkpoint.filter(|_| options.checkpoint) {
                 encode::checkpoint(out, position.to_string().as_bytes());
             }
@@ -92,6 +96,7 @@ impl EventStream {
                 live: Some(live),
                 handover: None,
                 begun: false,
+                has_all: false,
             },
             connection: id,
             resume_id,
@@ -109,11 +114,27 @@ impl EventStream {
         self.connection
     }
 
-    /// The stream itself, for tests of what carries it.
-    #[cfg(test)]
+    /// The stream itself, for other carriers than a body.
     pub(crate) fn into_live(self) -> Live {
         self.body.live.expect("a new stream has not ended")
     }
+}
+
+fn write_greeting(out: &mut Vec<u8>, greeting: &Event, resume_id: Option<&str>) {
+    if let Err(error) = greeting.validate(usize::MAX) {
+        tracing::error!(%error, "a greeting can't be sent");
+        return;
+    }
+    // It may be what the client said, and that may be anything.
+    let id = resume_id.filter(|id| !id.contains(char::is_control));
+    let name = greeting.event.as_deref();
+    encode::encode(
+        out,
+        id.map(str::as_bytes),
+        name,
+        greeting.retry_ms,
+        &greeting.data,
+    );
 }
 
 /// Marks a response as a stream of events: its type, and what keeps caches and proxies from holding it back.
@@ -167,6 +188,9 @@ struct StreamBody {
     handover: Option<Arc<Handover>>,
     /// Whether bytes were handed over.
     begun: bool,
+    /// Whether the last look found all that there was. Then there is more only if somebody says so: what comes
+    /// while a frame is written waits for its wake-up, and joins what comes until then.
+    has_all: bool,
 }
 
 /// A stream that ended within an event. As an error it makes the server break the connection off, where a clean end
@@ -218,8 +242,10 @@ impl http_body::Body for StreamBody {
         };
         let connection = live.connection().clone();
         // Before anything is looked at, so that news which comes in between is not missed.
-        connection.waker.register(cx.waker());
-        connection.blocked_ms.store(0, Ordering::Relaxed);
+        let told = connection.look(cx.waker());
+        if this.has_all && !told {
+            return TaskPoll::Pending;
+        }
         live.heartbeat_if_due();
         // Shared by all streams of a thread: a connection without news owns no buffer.
         thread_local!(static BATCH: RefCell<Batch> = RefCell::default());
@@ -229,6 +255,7 @@ impl http_body::Body for StreamBody {
             Poll::Data => {
                 let bytes = Bytes::copy_from_slice(batch.bytes());
                 live.sent(batch, bytes.len());
+                this.has_all = !batch.is_full() && !batch.has_end();
                 Some(Ok(bytes))
             }
         });
@@ -248,10 +275,8 @@ impl http_body::Body for StreamBody {
                 });
             }
         };
-        let now_ms = now_ms();
-        connection.active_ms.store(now_ms, Ordering::Relaxed);
         // Until the server comes back for more, this is what it is busy with.
-        connection.blocked_ms.store(now_ms, Ordering::Relaxed);
+        connection.note_active(Moment::now(), true);
         if !std::mem::replace(&mut this.begun, true)
             && let Some(handover) = &this.handover
         {

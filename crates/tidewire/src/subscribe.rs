@@ -14,16 +14,20 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body::Frame;
+use tidewire_core::dialect::Dialect;
+use tidewire_core::event::Event;
 use tidewire_core::filter::FilterSpec;
 use tidewire_core::pattern::Pattern;
 use tidewire_core::subscribe::Start;
-use tidewire_core::topic::{Topic, TopicError, is_reserved};
+use tidewire_core::topic::{Topic, TopicError};
 
-use crate::clock::now_ms;
+use crate::clock::{Moment, now_ms};
+use crate::connections::ConnectionId;
 use crate::duration::parse_duration;
 use crate::hub::{Hub, Opened, Peer, USER_TOPIC};
 use crate::problem::{Code, Problem};
 use crate::query::Query;
+use crate::rights::{ExpiresAt, Rights, UserId, check_public};
 use crate::serve::Client;
 use crate::stream::{
     Heartbeat, LAST_EVENT_ID, StreamOptions, come_back_later, event_stream_response,
@@ -34,53 +38,18 @@ pub const PADDING_BYTES_MAX: u32 = 64 * 1024;
 /// Longest `Last-Event-ID` that is looked at; a longer one was never given out.
 const LAST_EVENT_ID_BYTES_MAX: usize = 1_024;
 
-/// Put into a request's extensions by an application's own authentication: the stream is then subscribed to the
-/// user's own topic, `user:{id}`, too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserId(pub String);
-
-/// What the sender of a request may do, as topic patterns. Where a request has no such extension, whoever put the
-/// handler into their router answers for who gets there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rights {
-    /// Topics that may be read.
-    pub subscribe: Vec<Pattern>,
-    /// Topics that may be published to and closed.
-    pub publish: Vec<Pattern>,
-    /// Whether figures may be read and connections be closed.
-    pub admin: bool,
-}
-
-impl Rights {
-    /// Whether events may be published to a topic.
-    pub fn may_publish(&self, topic: &str) -> bool {
-        self.publish.iter().any(|pattern| pattern.matches(topic))
-    }
-
-    /// Whether a topic may be read.
-    pub fn may_read(&self, topic: &str) -> bool {
-        self.subscribe.iter().any(|pattern| pattern.matches(topic))
-    }
-
-    /// What may be read of the topics that are nobody's own.
-    fn public(&self) -> Vec<Pattern> {
-        let patterns = self.subscribe.iter();
-        let public = patterns.filter(|pattern| !is_reserved(pattern.as_str()));
-        public.cloned().collect()
-    }
-
-    fn may_read_all_of(&self, pattern: &Pattern) -> bool {
-        self.subscribe.iter().any(|right| right.covers(pattern))
-    }
-}
-
 /// Answers `GET` requests with streams. Made by [`Hub::subscribe`]; fits `axum::routing::get` and any tower router.
 #[derive(Clone)]
 pub struct Subscribe {
     hub: Hub,
     /// What is read, where the request has no say.
     topics: Option<Vec<Topic>>,
+    greeting: Option<Arc<Greeting>>,
+    dialect: Option<&'static Dialect>,
 }
+
+/// Makes the first event of a stream.
+pub(crate) type Greeting = dyn Fn(ConnectionId) -> Event + Send + Sync;
 
 impl Hub {
     /// A handler for `GET` requests: topics, patterns and options come from the query, the position from
@@ -89,6 +58,8 @@ impl Hub {
         Subscribe {
             hub: self.clone(),
             topics: None,
+            greeting: None,
+            dialect: None,
         }
     }
 
@@ -98,6 +69,7 @@ impl Hub {
         Subscribe {
             hub: self.clone(),
             topics: Some(topics.into_iter().collect()),
+            ..self.subscribe()
         }
     }
 }
@@ -125,13 +97,36 @@ impl<B> tower::Service<http::Request<B>> for Subscribe {
 }
 
 impl Subscribe {
+    /// Each stream begins with this event, made for its connection. Its `id:` is the place where the stream starts, so that
+    /// a client which has seen nothing else resumes there; an id of its own does not count. Where the stream starts with
+    /// a `gap`, that is the id that the client came with, if any: it has not been told of the gap yet.
+    #[must_use]
+    pub fn greeting(
+        mut self,
+        greeting: impl Fn(ConnectionId) -> Event + Send + Sync + 'static,
+    ) -> Self {
+        self.greeting = Some(Arc::new(greeting));
+        self
+    }
+
+    /// What the hub itself says on these streams (`gap`, `end`, `closed`, `replaced`) is said in this form.
+    #[must_use]
+    pub fn dialect(mut self, dialect: &'static Dialect) -> Self {
+        self.dialect = Some(dialect);
+        self
+    }
+
     /// Answers one request, for handlers of an application's own that look at it first.
     pub fn answer<B>(&self, request: &http::Request<B>) -> Response {
-        self.open(request)
+        self.respond(request)
             .unwrap_or_else(IntoResponse::into_response)
     }
 
-    fn open<B>(&self, request: &http::Request<B>) -> Result<Response, Problem> {
+    /// As [`answer`](Self::answer), for those who give errors a form of their own.
+    ///
+    /// # Errors
+    /// If the request is not understood or not allowed, or there is no room.
+    pub fn respond<B>(&self, request: &http::Request<B>) -> Result<Response, Problem> {
         let query = Query::parse(request.uri().query().unwrap_or_default())?;
         let filter = self.filter(&query, request.extensions())?;
         let start = start(&query, request.headers(), now_ms())?;
@@ -146,17 +141,19 @@ impl Subscribe {
             client.serves(&self.hub);
         }
         let handover = client.and_then(|client| client.handover(request.version()));
-        Ok(match self.hub.open_for(&filter, &start, options, peer) {
-            Opened::Stream(stream) => stream.with_handover(handover).into_response(),
-            Opened::Over => StatusCode::NO_CONTENT.into_response(),
-            Opened::Full if accepts_event_stream(request.headers()) => come_back_later(),
-            Opened::Full => Problem::new(
-                Code::AtCapacity,
-                "the hub has as many connections as it may; try again later",
-            )
-            .retry_after_s(fastrand::u32(30..=60))
-            .into_response(),
-        })
+        let greeting = self.greeting.as_deref();
+        match self.hub.open_for(&filter, &start, options, peer, greeting) {
+            Opened::Stream(stream) => Ok(stream.with_handover(handover).into_response()),
+            Opened::Over => Ok(StatusCode::NO_CONTENT.into_response()),
+            Opened::Full => {
+                let detail = "the hub has as many connections as it may; try again later";
+                let problem = Problem::new(Code::AtCapacity, detail);
+                or_come_back_later(
+                    request.headers(),
+                    problem.retry_after_s(fastrand::u32(30..=60)),
+                )
+            }
+        }
     }
 
     fn filter(
@@ -166,16 +163,18 @@ impl Subscribe {
     ) -> Result<FilterSpec, Problem> {
         let mut spec = FilterSpec {
             topic_lines: topic_lines(query)?,
+            dialect: self.dialect,
             ..FilterSpec::default()
         };
         let rights = extensions.get::<Arc<Rights>>();
         if let Some(topics) = &self.topics {
             spec.topics.clone_from(topics);
             if let Some(rights) = rights {
-                check_rights(&spec, rights)?;
+                rights.check(&spec)?;
             }
             return Ok(spec);
         }
+        let own = own_topic(extensions)?;
         let listed = query.all("topics").flat_map(|list| list.split(','));
         let names = query
             .all("topic")
@@ -192,25 +191,29 @@ impl Subscribe {
         spec.topics.sort();
         spec.topics.dedup();
         self.check_number_of_names(&spec)?;
-        if let Some(rights) = rights {
-            check_rights(&spec, rights)?;
+        let names_nothing = spec.topics.is_empty() && spec.patterns.is_empty();
+        // It joins below, and whoever names it needs no right to what is theirs.
+        spec.topics.retain(|topic| Some(topic) != own.as_ref());
+        match rights {
+            Some(rights) => rights.check(&spec)?,
+            None if own.is_some() => check_public(&spec)?,
+            None => {}
         }
-        if spec.topics.is_empty() && spec.patterns.is_empty() {
+        if names_nothing {
             let everything = Pattern::new("**").map_err(|error| bad_topic("**", &error))?;
             spec.patterns = match rights {
                 Some(rights) if !rights.may_read_all_of(&everything) => rights.public(),
                 _ => vec![everything],
             };
         }
-        if let Some(UserId(user)) = extensions.get::<UserId>() {
-            let name = format!("{USER_TOPIC}{user}");
-            spec.topics
-                .push(Topic::new(&name).map_err(|error| bad_topic(&name, &error))?);
-        }
+        spec.topics.extend(own);
         if spec.topics.is_empty() && spec.patterns.is_empty() {
             let detail =
                 "no right to subscribe to any public topic; name the topics that you may read";
-            return Err(Problem::new(Code::NotAllowed, detail));
+            return Err(rights.map_or_else(
+                || Problem::new(Code::NotAllowed, detail),
+                |rights| rights.refuse(detail),
+            ));
         }
         Ok(spec)
     }
@@ -256,25 +259,14 @@ impl http_body::Body for NoBody {
     }
 }
 
-fn check_rights(spec: &FilterSpec, rights: &Rights) -> Result<(), Problem> {
-    let topic = spec
-        .topics
-        .iter()
-        .map(Topic::as_str)
-        .find(|topic| !rights.may_read(topic));
-    let pattern = spec
-        .patterns
-        .iter()
-        .find(|pattern| !rights.may_read_all_of(pattern))
-        .map(Pattern::as_str);
-    match topic.or(pattern) {
-        Some(name) => Err(Problem::new(
-            Code::NotAllowed,
-            format!("no right to subscribe to `{name}`"),
-        )
-        .with("topic", name)),
-        None => Ok(()),
-    }
+/// The topic of the user whom the application found.
+fn own_topic(extensions: &http::Extensions) -> Result<Option<Topic>, Problem> {
+    let Some(UserId(user)) = extensions.get::<UserId>() else {
+        return Ok(None);
+    };
+    let name = format!("{USER_TOPIC}{user}");
+    let topic = Topic::new(&name).map_err(|error| bad_topic(&name, &error))?;
+    Ok(Some(topic))
 }
 
 fn bad_topic(name: &str, error: &TopicError) -> Problem {
@@ -380,23 +372,38 @@ pub fn parse_since(since: Option<&str>, now_ms: u64) -> Start {
 }
 
 fn peer(extensions: &http::Extensions) -> Peer {
-    match extensions.get::<Client>() {
-        Some(client) => Peer {
-            remote: Some(client.remote()),
-            cut_off: client.cut_off(),
-        },
-        None => Peer {
-            remote: extensions
-                .get::<ConnectInfo<SocketAddr>>()
-                .map(|info| info.0),
-            cut_off: None,
-        },
+    let expires = extensions.get::<ExpiresAt>().map(|ExpiresAt(at_ms)| {
+        // The wall clock says when that is, and may be set; what is left of the time does not change by that.
+        Moment::now().after_ms(at_ms.saturating_sub(now_ms()))
+    });
+    let client = extensions.get::<Client>();
+    let info = || {
+        extensions
+            .get::<ConnectInfo<SocketAddr>>()
+            .map(|info| info.0)
+    };
+    let remote = client.map(Client::remote).or_else(info);
+    let cut_off = client.and_then(Client::cut_off);
+    Peer {
+        remote,
+        cut_off,
+        expires,
     }
 }
 
-fn accepts_event_stream(headers: &HeaderMap) -> bool {
+/// The answer to a request that can't be served for the time being: a client that gives up for ever on any status but
+/// 200 is told to come back, which takes a `retry:`.
+///
+/// # Errors
+/// The problem, for all others.
+pub fn or_come_back_later(headers: &HeaderMap, problem: Problem) -> Result<Response, Problem> {
     let accepts = headers.get_all(header::ACCEPT).into_iter();
-    accepts
+    let is_stream = accepts
         .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("text/event-stream"))
+        .any(|value| value.contains("text/event-stream"));
+    if is_stream {
+        Ok(come_back_later())
+    } else {
+        Err(problem)
+    }
 }

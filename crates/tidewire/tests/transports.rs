@@ -41,4 +41,9 @@ for_each_carrier! {
     an_idle_client_is_not_stalled
     a_drain_ends_all_streams
     a_client_that_hangs_up_is_gone
+    events_within_a_window_come_together_and_others_at_once
+    what_is_no_event_of_a_topic_does_not_wait
+    a_greeting_has_the_id_of_the_place_where_the_stream_starts
+    everything_that_a_door_says_is_in_its_dialect
+    a_heartbeat_does_not_wait
 }

@@ -1,6 +1,6 @@
 //! Reading a topic's history page by page, for those who want JSON rather than a stream.
 
-use super::{Kind, Log, Seq};
+use super::{Kind, Log, Seq, TopicKey};
 use crate::decode::Decoder;
 use crate::filter::FilterSpec;
 use crate::id::NativeId;
@@ -94,12 +94,12 @@ impl Log {
         let Some(key) = self.find_topic(topic) else {
             return 0;
         };
-        self.topic(key)
-            .chain
-            .filters
-            .iter()
-            .map(|key| self.filters.holds(*key) as usize)
-            .sum()
+        self.subscribers_of_key(key)
+    }
+
+    pub(crate) fn subscribers_of_key(&self, key: TopicKey) -> usize {
+        let filters = self.topic(key).chain.filters.iter();
+        filters.map(|key| self.filters.holds(*key) as usize).sum()
     }
 
     /// Finds where a page of a topic's history begins.

@@ -16,6 +16,8 @@ mod patterns;
 mod restore;
 mod retention;
 mod store;
+mod topics;
+mod trim;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,10 +31,13 @@ pub(crate) use self::retention::Mark;
 use self::retention::TrimTable;
 pub use self::retention::{Retention, RetentionRule};
 pub(crate) use self::store::{Entry, Kind, Seq, Store, Topics};
-use crate::encode::{encode, id_of};
+pub(crate) use self::topics::TopicState;
+use crate::coalesce::CoalesceRule;
+use crate::encode::encode;
 use crate::event::Event;
 use crate::filter::{FilterKey, Filters};
 use crate::id::{Epoch, NativeId, Offset, Tombstone, topic_hash};
+use crate::namespace::Namespace;
 use crate::pattern::Pattern;
 use crate::topic::Topic;
 
@@ -42,61 +47,6 @@ pub struct TopicKey(pub(crate) u32);
 
 /// The chain that is in every filter: events to each and every connection.
 pub(crate) const EVERYONE: TopicKey = TopicKey(0);
-
-/// What the log knows of a topic, while it has an event or a reader.
-#[derive(Debug)]
-pub(crate) struct TopicState {
-    /// `topic: {name}\n`, written before an event for those who asked for `fields=topic`; the name is read off it.
-    line: Box<str>,
-    pub(crate) chain: Chain,
-    /// The patterns with readers that match, as of `patterns_version`.
-    patterns: Vec<PatternKey>,
-    patterns_version: u64,
-    /// The topic's final event, while that is held and nothing came after it.
-    pub(crate) end: Option<Seq>,
-    /// Readers that hold this topic beside filters: a connection's own topic.
-    holds: u32,
-}
-
-const LINE_START: &str = "topic: ";
-
-/// What a topic costs beside its state and its name: a place in the table of names, the first piece of its chain, and
-/// the allocator's rounding of each. Measured with a million topics.
-const TOPIC_OVERHEAD_BYTES: usize = 200;
-
-impl TopicState {
-    fn new(name: &str) -> Self {
-        Self {
-            line: format!("{LINE_START}{name}\n").into(),
-            chain: Chain::default(),
-            patterns: Vec::new(),
-            patterns_version: 0,
-            end: None,
-            holds: 0,
-        }
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.line[LINE_START.len()..self.line.len() - 1]
-    }
-
-    pub(crate) fn line(&self) -> &str {
-        &self.line
-    }
-
-    /// Sees to it that `patterns` is up to date.
-    fn refresh_patterns(&mut self, patterns: &Patterns) {
-        if self.patterns_version != patterns.version() && !self.name().is_empty() {
-            self.patterns_version = patterns.version();
-            self.patterns = patterns.matching(self.name());
-        }
-    }
-
-    /// About what the state of a topic without readers costs, in bytes.
-    fn memory(&self) -> usize {
-        size_of::<Self>() + 2 * self.line.len() + TOPIC_OVERHEAD_BYTES
-    }
-}
 
 /// Why the log takes no such publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +106,7 @@ pub struct LogStats {
 pub struct Log {
     epoch: Epoch,
     retention: Retention,
+    pub(crate) coalescing: Vec<CoalesceRule>,
     pub(crate) store: Store,
     pub(crate) topics: Slab<TopicState>,
     names: HashMap<Arc<str>, TopicKey>,
@@ -173,6 +124,7 @@ pub struct Log {
     pub(crate) touched_topics: Vec<TopicKey>,
     pub(crate) touched_patterns: Vec<PatternKey>,
     id_scratch: Vec<u8>,
+    pub(crate) namespaces: Vec<Namespace>,
 }
 
 impl Log {
@@ -181,6 +133,7 @@ impl Log {
         let mut log = Self {
             epoch,
             retention,
+            coalescing: Vec::new(),
             store: Store::new(),
             topics: Slab::new(),
             names: HashMap::new(),
@@ -195,12 +148,12 @@ impl Log {
             touched_topics: Vec::new(),
             touched_patterns: Vec::new(),
             id_scratch: Vec::new(),
+            namespaces: Vec::new(),
         };
         // Nameless, so that nothing can be published to it by name; never freed.
-        let everyone = log.topics.insert(TopicState {
-            holds: 1,
-            ..TopicState::new("")
-        });
+        let mut state = TopicState::new("");
+        state.holds = 1;
+        let everyone = log.topics.insert(state);
         debug_assert_eq!(everyone, EVERYONE.0 as usize);
         log
     }
@@ -383,62 +336,6 @@ impl Log {
         seq
     }
 
-    /// Drops what is too old. To be called now and then, also when nothing is published.
-    pub fn expire(&mut self, now_ms: u64) {
-        let horizon = now_ms.saturating_sub(self.retention.ttl_ms);
-        while self
-            .store
-            .oldest()
-            .is_some_and(|entry| entry.at_ms < horizon)
-        {
-            self.pop();
-        }
-        self.index_bytes -= self.patterns.expire(now_ms);
-    }
-
-    fn trim(&mut self) {
-        let horizon = self.last_ms.saturating_sub(self.retention.ttl_ms);
-        let too_much =
-            |log: &Self| log.memory() > log.retention.memory_bytes && log.store.len() > 1;
-        while too_much(self)
-            || self
-                .store
-                .oldest()
-                .is_some_and(|entry| entry.at_ms < horizon)
-        {
-            self.pop();
-        }
-    }
-
-    fn pop(&mut self) {
-        if let Some(entry) = self.store.oldest()
-            && entry.kind == Kind::StoredWithOwnId
-            && let Some(id) = id_of(self.store.bytes_of(entry))
-            // A broker may have taken the same id twice; then the younger event has it.
-            && self.own_ids.get(id) == Some(&self.store.base())
-            && self.own_ids.remove(id).is_some()
-        {
-            self.index_bytes -= own_id_memory(id);
-        }
-        let Some((seq, entry)) = self.store.pop() else {
-            return;
-        };
-        if entry.kind != Kind::Transient {
-            self.tail = entry.offset;
-        }
-        for &key in entry.topics.as_slice() {
-            if entry.kind != Kind::Transient {
-                let mark = Mark {
-                    offset: entry.offset,
-                    at_ms: entry.at_ms,
-                };
-                self.trimmed
-                    .record(self.topics[key.0 as usize].name(), mark);
-            }
-            self.unlink(key, seq, entry.kind);
-        }
-    }
-
     /// Puts an event into its topic's chain and those of the patterns that match.
     fn link(&mut self, key: TopicKey, seq: Seq) {
         let state = &mut self.topics[key.0 as usize];
@@ -460,22 +357,6 @@ impl Log {
                 }
             }
         }
-    }
-
-    fn unlink(&mut self, key: TopicKey, seq: Seq, kind: Kind) {
-        let state = &mut self.topics[key.0 as usize];
-        self.index_bytes -= state.chain.trim(seq, kind);
-        if state.end == Some(seq) {
-            state.end = None;
-        }
-        state.refresh_patterns(&self.patterns);
-        for &pattern in &state.patterns {
-            self.index_bytes -= self.patterns.get_mut(pattern).chain.trim(seq, kind);
-        }
-        if state.chain.seqs.is_empty() {
-            self.index_bytes -= state.memory();
-        }
-        self.free_if_unused(key);
     }
 
     pub(crate) fn free_if_unused(&mut self, key: TopicKey) {
@@ -569,6 +450,11 @@ impl Log {
 
     pub(crate) fn retention(&self) -> &Retention {
         &self.retention
+    }
+
+    /// The latest time that anything was appended at.
+    pub(crate) fn last_ms(&self) -> u64 {
+        self.last_ms
     }
 
     pub(crate) fn tail(&self) -> Offset {

@@ -321,6 +321,7 @@ impl World {
     pub(super) fn wake(&mut self) -> Checked {
         let mut touched = Vec::new();
         self.log.take_touched(&mut touched);
+        let mut touched: Vec<_> = touched.iter().map(|touched| touched.filter).collect();
         ensure!(
             !self.log.has_touched(),
             "touch: some filters were not taken"

@@ -147,6 +147,7 @@ fn spec() -> impl Strategy<Value = FilterSpec> {
             topics,
             patterns,
             topic_lines: lines,
+            ..FilterSpec::default()
         }
     })
 }

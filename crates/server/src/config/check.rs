@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::error::{ConfigError, SettingError};
-use super::schema::{Broker, BrokerKind, Config, History, Limits};
+use super::schema::{Auth, Broker, BrokerKind, Config, History, Limits};
 use super::tree::Node;
 use super::values::{format_bytes, format_duration};
 
@@ -16,6 +16,9 @@ const MIB: usize = 1024 * 1024;
 
 /// A time below this ends everything before it began, and is a mistaken unit.
 const TIME_MIN: Duration = Duration::from_millis(100);
+
+/// Who can wait for longer wants to ask now and then, and no stream.
+const WINDOW_MAX: Duration = Duration::from_secs(10);
 
 /// hyper refuses a smaller read buffer, and the head is read into that.
 const HEAD_BYTES_MIN: usize = 8 * 1024;
@@ -38,13 +41,22 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
         Duration::from_secs(1),
     )?;
     check.duration("stream.retry", config.stream.retry, TIME_MIN)?;
+    for (index, rule) in config.stream.coalesce.iter().enumerate() {
+        check.window(index, rule.window)?;
+    }
+    check.duration(
+        "services.generator_interval",
+        config.services.generator_interval,
+        TIME_MIN,
+    )?;
     check.broker(&config.broker)?;
     check.node_id(config.node.id.as_deref())?;
     for (index, origin) in config.cors.origins.iter().enumerate() {
         check.cors_origin(index, origin)?;
     }
     check.log_level(&config.log.level)?;
-    check.open_to(config.listen, config.auth.anonymous.is_some())
+    check.auth(&config.auth)?;
+    check.open_to(config.listen, config.auth.is_set())
 }
 
 struct Check<'a> {
@@ -158,6 +170,18 @@ impl Check<'_> {
         Ok(())
     }
 
+    fn window(&self, index: usize, window: Duration) -> Result<(), ConfigError> {
+        if window <= WINDOW_MAX {
+            return Ok(());
+        }
+        let most = format_duration(WINDOW_MAX);
+        self.refuse(
+            &format!("stream.coalesce[{index}].window"),
+            format_duration(window),
+            format!("{most} or less; 0s for topics that shall not wait"),
+        )
+    }
+
     /// An event must fit into a request that brings it and into the log that keeps it.
     fn sizes_fit(&self, config: &Config) -> Result<(), ConfigError> {
         let event = config.limits.event_bytes_max;
@@ -253,6 +277,21 @@ impl Check<'_> {
         self.refuse("log.level", format!("{level:?}"), allowed)
     }
 
+    fn auth(&self, auth: &Auth) -> Result<(), ConfigError> {
+        self.duration("auth.webhook.timeout", auth.webhook.timeout, TIME_MIN)?;
+        if let Some(name) = &auth.cookie
+            && (name.is_empty() || !name.bytes().all(is_token_byte))
+        {
+            let allowed = "a cookie's name: letters, digits and !#$%&'*+-.^_`|~";
+            return self.refuse("auth.cookie", format!("{name:?}"), allowed);
+        }
+        if auth.webhook.url.is_some() && !auth.issuers.is_empty() {
+            let allowed = "either a webhook or issuers: the webhook decides about every token";
+            return self.refuse("auth.webhook.url", "set beside auth.issuers", allowed);
+        }
+        Ok(())
+    }
+
     /// Without any credentials set up, everyone may do everything, and that must stay on this machine.
     fn open_to(&self, listen: SocketAddr, rights_set: bool) -> Result<(), ConfigError> {
         if rights_set || listen.ip().to_canonical().is_loopback() {
@@ -270,6 +309,11 @@ impl Check<'_> {
             hint: Some(OPEN_HINT.to_owned()),
         })))
     }
+}
+
+/// What a name in a header is made of (RFC 9110 section 5.6.2).
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Everyone may read what is public, and nobody may write.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::secret::SecretUrl;
+use super::secret::{Secret, SecretUrl};
 use super::values;
 
 const KIB: usize = 1024;
@@ -78,6 +78,9 @@ pub(crate) struct Limits {
     pub(crate) idempotency_window: Duration,
     #[serde(with = "values::count")]
     pub(crate) idempotency_keys_max: usize,
+    /// Generators of sample events at a time.
+    #[serde(with = "values::count")]
+    pub(crate) generators_max: usize,
 }
 
 /// What happens to a new stream when `max_connections` are open.
@@ -144,6 +147,18 @@ pub(crate) struct Stream {
     /// The base of the jittered `retry:` that clients are told.
     #[serde(with = "values::duration")]
     pub(crate) retry: Duration,
+    /// Which streams may wait for more events, to get several with one write.
+    pub(crate) coalesce: Vec<CoalesceRule>,
+}
+
+/// How long the readers of a pattern's topics may wait.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CoalesceRule {
+    /// Checked when the hub is built.
+    pub(crate) pattern: String,
+    #[serde(with = "values::duration")]
+    pub(crate) window: Duration,
 }
 
 /// How the hub ends.
@@ -215,23 +230,191 @@ pub(crate) struct Node {
 }
 
 /// Who may do what.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Auth {
-    /// Rights without credentials. Absent: everything, on loopback only.
+    /// Rights without credentials. Absent while nothing else is set here either: everything, on loopback only.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) anonymous: Option<Anonymous>,
+    pub(crate) anonymous: Option<Grant>,
+    /// Rights of everyone with a token.
+    pub(crate) user: Grant,
+    /// Rights by name, for tokens to refer to.
+    pub(crate) roles: Vec<Role>,
+    /// Whose tokens count.
+    pub(crate) issuers: Vec<Issuer>,
+    /// Keys of programs.
+    pub(crate) keys: Vec<ApiKey>,
+    /// A cookie that may carry a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cookie: Option<String>,
+    /// Whether `access_token` in the query counts.
+    pub(crate) query_token: bool,
+    /// How far clocks may be apart.
+    #[serde(with = "values::duration")]
+    pub(crate) leeway: Duration,
+    pub(crate) webhook: Webhook,
 }
 
-/// What a request without credentials may do.
+impl Auth {
+    /// Whether anything says who may get in.
+    pub(crate) fn is_set(&self) -> bool {
+        self.anonymous.is_some()
+            || !self.issuers.is_empty()
+            || !self.keys.is_empty()
+            || self.webhook.url.is_some()
+    }
+}
+
+/// What somebody may do: patterns of topics, in which `{user}` stands for the user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Anonymous {
-    /// Patterns of topics, checked when the hub is built.
+pub(crate) struct Grant {
     pub(crate) subscribe: Vec<String>,
-    /// Patterns of topics, checked when the hub is built.
     pub(crate) publish: Vec<String>,
     pub(crate) admin: bool,
+}
+
+/// Rights with a name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Role {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) subscribe: Vec<String>,
+    #[serde(default)]
+    pub(crate) publish: Vec<String>,
+    #[serde(default)]
+    pub(crate) admin: bool,
+}
+
+impl Role {
+    pub(crate) fn grant(&self) -> Grant {
+        Grant {
+            subscribe: self.subscribe.clone(),
+            publish: self.publish.clone(),
+            admin: self.admin,
+        }
+    }
+}
+
+/// Somebody whose tokens count. Exactly one of `secret`, `secret_file`, `key_file` and `jwks_url` is set.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "`issuer` is the setting's name, as `iss` is the claim's"
+)]
+pub(crate) struct Issuer {
+    /// What its tokens have in `iss`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) issuer: Option<String>,
+    /// One of these is in `aud`.
+    #[serde(default)]
+    pub(crate) audience: Vec<String>,
+    #[serde(default)]
+    pub(crate) algorithms: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) secret: Option<Secret>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) secret_file: Option<String>,
+    /// A public key in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key_file: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) jwks_url: Option<String>,
+    #[serde(default = "user_claim")]
+    pub(crate) user_claim: String,
+    #[serde(default = "roles_claim")]
+    pub(crate) roles_claim: String,
+    #[serde(default = "rights_claim")]
+    pub(crate) rights_claim: String,
+}
+
+fn user_claim() -> String {
+    "sub".to_owned()
+}
+
+fn roles_claim() -> String {
+    "roles".to_owned()
+}
+
+fn rights_claim() -> String {
+    "tidewire".to_owned()
+}
+
+impl Issuer {
+    /// What it is called in messages.
+    pub(crate) fn label(&self, index: usize) -> String {
+        self.issuer.clone().unwrap_or_else(|| format!("[{index}]"))
+    }
+}
+
+/// A program's key: who has it may do what stands here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ApiKey {
+    /// What it is called in the log.
+    pub(crate) name: String,
+    /// `sha256:` and hexadecimal digits.
+    pub(crate) hash: String,
+    #[serde(default)]
+    pub(crate) subscribe: Vec<String>,
+    #[serde(default)]
+    pub(crate) publish: Vec<String>,
+    #[serde(default)]
+    pub(crate) admin: bool,
+}
+
+impl ApiKey {
+    pub(crate) fn grant(&self) -> Grant {
+        Grant {
+            subscribe: self.subscribe.clone(),
+            publish: self.publish.clone(),
+            admin: self.admin,
+        }
+    }
+}
+
+/// A service that is asked who somebody is, in place of issuers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Webhook {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<SecretUrl>,
+    #[serde(with = "values::duration")]
+    pub(crate) timeout: Duration,
+    /// How long an answer counts.
+    #[serde(with = "values::duration")]
+    pub(crate) cache: Duration,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            anonymous: None,
+            user: Grant {
+                subscribe: vec!["user:{user}".to_owned(), "notification:{user}".to_owned()],
+                ..Grant::default()
+            },
+            roles: Vec::new(),
+            issuers: Vec::new(),
+            keys: Vec::new(),
+            cookie: None,
+            query_token: false,
+            leeway: Duration::from_secs(30),
+            webhook: Webhook::default(),
+        }
+    }
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self {
+            url: None,
+            timeout: Duration::from_secs(2),
+            cache: Duration::from_secs(30),
+        }
+    }
 }
 
 /// Which web pages may read streams.
@@ -252,6 +435,9 @@ pub(crate) struct Services {
     pub(crate) events: bool,
     /// The example of a service on the library's `Broadcaster`: `/api/v1/broadcast-demo/…`.
     pub(crate) broadcast_demo: bool,
+    /// The usual time between two sample events of a generator.
+    #[serde(with = "values::duration")]
+    pub(crate) generator_interval: Duration,
 }
 
 /// What the hub tells about itself.
@@ -308,6 +494,7 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             idempotency_window: Duration::from_mins(5),
             idempotency_keys_max: 100_000,
+            generators_max: 64,
         }
     }
 }
@@ -327,6 +514,7 @@ impl Default for Stream {
         Self {
             heartbeat: Duration::from_secs(30),
             retry: Duration::from_secs(3),
+            coalesce: Vec::new(),
         }
     }
 }
@@ -361,6 +549,7 @@ impl Default for Services {
             metrics: true,
             events: true,
             broadcast_demo: true,
+            generator_interval: Duration::from_secs(3),
         }
     }
 }
@@ -393,11 +582,13 @@ pub(crate) const KEYS: &[&str] = &[
     "limits.body_timeout",
     "limits.idempotency_window",
     "limits.idempotency_keys_max",
+    "limits.generators_max",
     "history.ttl",
     "history.memory",
     "history.rules",
     "stream.heartbeat",
     "stream.retry",
+    "stream.coalesce",
     "shutdown.drain_grace",
     "shutdown.drain_time",
     "broker.kind",
@@ -412,10 +603,23 @@ pub(crate) const KEYS: &[&str] = &[
     "auth.anonymous.subscribe",
     "auth.anonymous.publish",
     "auth.anonymous.admin",
+    "auth.user.subscribe",
+    "auth.user.publish",
+    "auth.user.admin",
+    "auth.roles",
+    "auth.issuers",
+    "auth.keys",
+    "auth.cookie",
+    "auth.query_token",
+    "auth.leeway",
+    "auth.webhook.url",
+    "auth.webhook.timeout",
+    "auth.webhook.cache",
     "cors.origins",
     "services.metrics",
     "services.events",
     "services.broadcast_demo",
+    "services.generator_interval",
     "log.level",
     "log.format",
 ];

@@ -49,6 +49,7 @@ limits = { at_capacity = "reject", slow_client = "skip", event_bytes_max = 65536
 node.id = "n1"
 cors.origins = ["https://a.example", "http://b.example:8080"]
 history.memory = "1GiB"
+stream.coalesce = [{ pattern = "price:*", window = "200ms" }]
 [[history.rules]]
 pattern = "chat:*"
 ttl = "1m"
@@ -86,6 +87,7 @@ history:
 broker:
   url: redis://app:hunter2@db/0
 stream:
+  coalesce: [{ pattern: "price:*", window: 200ms }]
 auth:
   anonymous:
     subscribe: ["public:*", news]
@@ -109,6 +111,10 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "TIDEWIRE_HISTORY__RULES",
         r#"[{pattern = "chat:*", ttl = "1m"}, {pattern = "logs", events_max = 10}]"#,
     ),
+    (
+        "TIDEWIRE_STREAM__COALESCE",
+        r#"[{pattern = "price:*", window = "200ms"}]"#,
+    ),
     ("TIDEWIRE_BROKER__URL", "redis://app:hunter2@db/0"),
     ("TIDEWIRE_AUTH__ANONYMOUS__SUBSCRIBE", "public:*,news"),
     ("TIDEWIRE_AUTH__ANONYMOUS__ADMIN", "true"),
@@ -123,6 +129,7 @@ fn toml_yaml_and_the_environment_say_the_same() {
     let yaml = load_with(Some(("a.yml", YAML)), &[], &flags).unwrap();
     let environment = load_with(None, ENVIRONMENT, &flags).unwrap();
     assert_eq!(toml.history.rules.len(), 2);
+    assert_eq!(toml.stream.coalesce.len(), 1);
     assert_eq!(toml, yaml);
     assert_eq!(toml, environment);
     let table = [(
@@ -157,6 +164,8 @@ fn the_list_of_keys_is_that_of_the_schema() {
     let mut config = load_with(Some(("a.toml", TOML)), &[], &Settings::default()).unwrap();
     config.broker.path = Some("p".to_owned());
     config.broker.prefix = Some("p".to_owned());
+    config.auth.cookie = Some("c".to_owned());
+    config.auth.webhook.url = Some(serde_json::from_str("\"http://w\"").unwrap());
     let toml::Value::Table(table) = toml::Value::try_from(&config).unwrap() else {
         panic!("a table")
     };

@@ -48,6 +48,7 @@ pub(super) async fn stats(
         "published": stats.totals.published,
         "delivered": stats.totals.delivered,
         "gaps": stats.totals.gaps,
+        "drops": stats.drops(),
         "closes": closes,
         "broker": door.hub.broker_kind(),
         "ready": door.hub.ready().is_ok(),

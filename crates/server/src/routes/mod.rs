@@ -67,6 +67,7 @@ pub(crate) fn router(hub: &Hub, config: &Config, access: guard::Access) -> Route
         .layer(CatchPanicLayer::custom(panicked))
 }
 
+pub(crate) use body::read as read_body;
 pub(crate) use guard::Access;
 pub(crate) use health::start_clock;
 

@@ -117,7 +117,7 @@ pub(crate) fn check_right<'a>(
         None => Ok(()),
         Some(topic) => {
             let detail = format!("no right to publish to `{topic}`");
-            Err(Problem::new(Code::NotAllowed, detail).with("topic", topic))
+            Err(rights.refuse(detail).with("topic", topic))
         }
     }
 }

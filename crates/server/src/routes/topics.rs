@@ -46,9 +46,9 @@ pub(super) async fn history(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Problem> {
     let topic = topic_of(topic)?;
-    if rights.is_some_and(|rights| !rights.may_read(topic.as_str())) {
+    if let Some(rights) = rights.filter(|rights| !rights.may_read(topic.as_str())) {
         let detail = format!("no right to subscribe to `{topic}`");
-        return Err(Problem::new(Code::NotAllowed, detail).with("topic", topic.as_str()));
+        return Err(rights.refuse(detail).with("topic", topic.as_str()));
     }
     let query = query.unwrap_or_default();
     let query = Query::parse(&query)?;

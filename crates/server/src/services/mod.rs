@@ -1,5 +1,8 @@
 //! Whole services on top of the hub, each with routes of its own, each with a switch in `services.*`.
 
+mod broadcast_demo;
+mod envelopes;
+mod events;
 mod metrics;
 
 use axum::Router;
@@ -12,6 +15,12 @@ pub(crate) fn router(hub: &Hub, config: &Config) -> Router {
     let mut router = Router::new();
     if config.services.metrics {
         router = router.merge(metrics::router(hub, config));
+    }
+    if config.services.events {
+        router = router.merge(events::router(hub, config));
+    }
+    if config.services.broadcast_demo {
+        router = router.merge(broadcast_demo::router(hub, config));
     }
     router
 }

@@ -41,6 +41,7 @@ fn figures_count_what_happened() {
         ("events", json!(3)),
         ("published", json!(3)),
         ("gaps", json!(1)),
+        ("drops", json!(1)),
         ("broker", json!("memory")),
         ("ready", json!(true)),
         ("version", json!(env!("CARGO_PKG_VERSION"))),

@@ -17,6 +17,8 @@ use super::curl::Curl;
 /// Which client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// A page of `examples/`, in headless Chromium: see `tests/examples/open.mjs`.
+    ExamplePage,
     /// `EventSource` of headless Chromium.
     Chromium,
     /// `curl -N` in a loop.
@@ -56,8 +58,15 @@ struct Script {
 impl Client {
     /// Starts it. [`Client::wait_for_open`] tells when it has subscribed.
     pub(crate) fn spawn(kind: Kind, url: &str) -> Self {
+        Self::spawn_with(kind, url, &[])
+    }
+
+    /// As [`spawn`](Self::spawn), with more on the command line.
+    pub(crate) fn spawn_with(kind: Kind, url: &str, more: &[&str]) -> Self {
+        let script = |interpreter, name, url| script(interpreter, name, url, more);
         let (lines, running) = match kind {
             Kind::Chromium => script(NODE, "chromium.mjs", url),
+            Kind::ExamplePage => script(NODE, "../examples/open.mjs", url),
             Kind::EventSource => script(NODE, "eventsource.mjs", url),
             Kind::FetchEventSource => script(NODE, "fetch_event_source.mjs", url),
             Kind::HttpxSse => script(PYTHON, "httpx_sse_client.py", url),
@@ -150,7 +159,7 @@ const ERRORS: &str = "errors.log";
 const NODE: &str = ".tools/bin/node";
 const PYTHON: &str = ".venv/bin/python";
 
-fn script(interpreter: &str, name: &str, url: &str) -> (Receiver<Value>, Running) {
+fn script(interpreter: &str, name: &str, url: &str, more: &[&str]) -> (Receiver<Value>, Running) {
     let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let errors =
@@ -158,6 +167,7 @@ fn script(interpreter: &str, name: &str, url: &str) -> (Receiver<Value>, Running
     let mut process = Command::new(installed(interpreter))
         .arg(clients.join(name))
         .arg(url)
+        .args(more)
         .env("TMPDIR", folder.path())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::piped())
@@ -180,7 +190,7 @@ fn script(interpreter: &str, name: &str, url: &str) -> (Receiver<Value>, Running
 }
 
 /// A tool that `make setup` puts into the checkout.
-fn installed(tool: &str) -> PathBuf {
+pub(crate) fn installed(tool: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .join(tool);

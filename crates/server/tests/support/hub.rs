@@ -16,6 +16,13 @@ const OTHER_BINARY: &str = "TIDEWIRE_TEST_BINARY";
 /// The file in its folder that takes what it writes.
 const OUTPUT: &str = "output.log";
 
+/// Services that say something by themselves, which a test of something else does not want to see. One that does sets
+/// these variables to `true`.
+const TALKATIVE: [&str; 2] = [
+    "TIDEWIRE_SERVICES__EVENTS",
+    "TIDEWIRE_SERVICES__BROADCAST_DEMO",
+];
+
 /// A running hub. It is killed on drop; if the test failed, what it wrote is shown.
 pub(crate) struct Hub {
     port: u16,
@@ -53,6 +60,11 @@ impl Hub {
         self.kill();
         self.process = start(self.port, &self.args, &self.env, &self.folder);
         self.wait_until_ready();
+    }
+
+    /// Kills it; [`restart`](Self::restart) starts it again.
+    pub(crate) fn stop(&mut self) {
+        self.kill();
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -183,6 +195,11 @@ impl Hub {
         }
     }
 
+    /// What it wrote so far.
+    pub(crate) fn output(&self) -> String {
+        fs::read_to_string(self.folder.path().join(OUTPUT)).expect("the output is in a file")
+    }
+
     fn kill(&mut self) {
         // An error says that it has ended already.
         let _ = self.process.kill();
@@ -228,6 +245,7 @@ fn start(port: u16, args: &[String], env: &[(String, String)], folder: &TempDir)
         .arg("serve")
         .args(args)
         .env("TIDEWIRE_LISTEN", format!("127.0.0.1:{port}"))
+        .envs(TALKATIVE.map(|service| (service, "false")))
         .envs(env.iter().map(|(key, value)| (key, value)))
         .current_dir(folder)
         .stdin(Stdio::null())

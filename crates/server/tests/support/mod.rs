@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `hub` | [`Hub`]: the binary on a free port, ended on drop |
 //! | `proxy` | [`Proxy`]: TCP in front of it that drops connections when told to |
+//! | `publisher` | [`Publisher`]: numbered events, and the check that each came once and in order |
 //! | `client` | [`Client`]: one of the clients in `tests/clients/`, or curl, as lines of JSON |
 //! | `curl` | the loop that a user of `curl -N` writes, and the decoding that curl leaves to its user |
 //! | `stream` | [`Stream`]: a subscription read over plain TCP, head and bytes and events |
@@ -25,16 +26,18 @@ pub(crate) mod http;
 mod hub;
 pub(crate) mod process;
 mod proxy;
+mod publisher;
 mod stream;
 mod wire;
 
 use std::time::Duration;
 
-pub(crate) use client::{Client, Kind};
+pub(crate) use client::{Client, Kind, installed};
 pub(crate) use crowd::{Crowd, Reader, numbered, wait_for_all};
 pub(crate) use http::Response;
 pub(crate) use hub::{Hub, publish};
 pub(crate) use proxy::Proxy;
+pub(crate) use publisher::{Publisher, assert_received, number};
 pub(crate) use stream::Stream;
 pub(crate) use wire::{End, Seen};
 

@@ -25,7 +25,7 @@ use tower::ServiceExt;
 
 use super::io::{Io, answer};
 use super::reactor::Adoption;
-use super::{Client, Server};
+use super::{Client, Handover, Server};
 use crate::live::Live;
 use crate::problem::Code;
 
@@ -65,11 +65,11 @@ async fn serve(
 ) {
     let head_timeout = server.options.head_timeout;
     let protocol = tokio::select! {
-        protocol = timeout(head_timeout, find_protocol(&mut stream)) => protocol,
+        protocol = Box::pin(timeout(head_timeout, find_protocol(&mut stream))) => protocol,
         () = server.closing.cancelled() => return,
     };
     match protocol {
-        Err(_) => time_out(stream).await,
+        Err(_) => Box::pin(time_out(stream)).await,
         Ok(Err(_)) => {}
         Ok(Ok((false, read_ahead))) => {
             let client = Client {
@@ -87,7 +87,8 @@ async fn serve(
                 handover: None,
                 server: server.clone(),
             };
-            serve_http2(stream, read_ahead, router, client).await;
+            // In a place of its own, as it is larger than what HTTP/1.1 needs.
+            Box::pin(serve_http2(stream, read_ahead, router, client)).await;
         }
     }
 }
@@ -104,32 +105,59 @@ async fn find_protocol(stream: &mut TcpStream) -> std::io::Result<(bool, Bytes)>
     Ok((read == HTTP2_PREFACE, read.freeze()))
 }
 
-async fn serve_http1(stream: TcpStream, read_ahead: Bytes, router: Router, client: Client) {
+/// Not an `async fn`: that would keep room for its arguments beside what becomes of them.
+fn serve_http1(
+    stream: TcpStream,
+    read_ahead: Bytes,
+    router: Router,
+    client: Client,
+) -> impl Future<Output = ()> + Send {
     let server = client.server.clone();
     let was_served = Arc::new(AtomicBool::new(false));
     let handover = client.handover.clone();
-    let io = TokioIo::new(Io::new(
-        stream,
-        read_ahead,
-        was_served.clone(),
-        handover.clone(),
-    ));
+    let io = Io::new(stream, read_ahead, was_served.clone(), handover.clone());
     let service = RouterService {
         router,
         client,
         served: was_served.clone(),
     };
-    let mut connection = http1::Builder::new()
+    // Boxed, as a future has room for all the places that a value moves through.
+    let connection = Box::new(http1(io, service, &server));
+    async move {
+        let (end, stream) = drive_http1(connection, handover, &server).await;
+        // What comes now is short, and shall not make the task of every connection larger.
+        match end {
+            End::HandedOver(live) => hand_over(*live, stream, &server),
+            End::Done(Err(error)) if error.is_timeout() && !was_served.load(Ordering::Relaxed) => {
+                Box::pin(time_out(stream)).await;
+            }
+            End::Done(_) => Box::pin(linger(stream, LINGER_MAX)).await,
+        }
+    }
+}
+
+type Http1 = http1::Connection<TokioIo<Io>, RouterService>;
+
+fn http1(io: Io, service: RouterService, server: &Server) -> Http1 {
+    http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(server.options.head_timeout)
         .max_buf_size(server.options.head_bytes_max.max(8_192))
-        .serve_connection(io, service);
+        .serve_connection(TokioIo::new(io), service)
+}
+
+/// Lets hyper serve a connection. Answers how that ended, and its socket.
+async fn drive_http1(
+    mut connection: Box<Http1>,
+    handover: Option<Arc<Handover>>,
+    server: &Server,
+) -> (End, TcpStream) {
     let mut closing = pin!(server.closing.cancelled());
     let mut told = false;
     let end = poll_fn(|cx| {
         if !told && closing.as_mut().poll(cx).is_ready() {
             told = true;
-            Pin::new(&mut connection).graceful_shutdown();
+            Pin::new(&mut *connection).graceful_shutdown();
         }
         if let Some(handover) = &handover {
             handover.polled_by(cx.waker());
@@ -137,29 +165,21 @@ async fn serve_http1(stream: TcpStream, read_ahead: Bytes, router: Router, clien
         match connection.poll_without_shutdown(cx) {
             Poll::Ready(result) => Poll::Ready(End::Done(result)),
             Poll::Pending => match handover.as_ref().and_then(|handover| handover.accept()) {
-                Some(live) => Poll::Ready(End::HandedOver(live)),
+                Some(live) => Poll::Ready(End::HandedOver(live.into())),
                 None => Poll::Pending,
             },
         }
     })
     .await;
-    let stream = connection.into_parts().io.into_inner().into_stream();
     // A stream that was offered and not taken is over.
-    drop(handover);
-    match end {
-        End::HandedOver(live) => hand_over(live, stream, &server),
-        End::Done(Err(error)) if error.is_timeout() && !was_served.load(Ordering::Relaxed) => {
-            time_out(stream).await;
-        }
-        End::Done(_) => linger(stream, LINGER_MAX).await,
-    }
+    (end, connection.into_parts().io.into_inner().into_stream())
 }
 
 /// How hyper's part of a connection ends.
 enum End {
     Done(hyper::Result<()>),
     /// The socket is a stream's from now on.
-    HandedOver(Live),
+    HandedOver(Box<Live>),
 }
 
 /// Gives a stream and its socket to a reactor.
@@ -241,5 +261,26 @@ impl hyper::service::Service<Request<Incoming>> for RouterService {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.client.clone());
         Box::pin(self.router.clone().oneshot(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::ServeOptions;
+
+    /// A stream that stays a body keeps its connection's task for as long as it lives. Printed with `--nocapture`.
+    #[tokio::test]
+    async fn the_task_of_a_connection_is_no_larger_than_it_should_be() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let server = Arc::new(Server::new(ServeOptions::default()));
+        let task = size_of_val(&run(stream, address, Router::new(), server));
+        println!(
+            "the task: {task}, hyper's connection: {}",
+            size_of::<Http1>()
+        );
+        assert!(task + size_of::<Http1>() <= 1_700);
     }
 }

@@ -13,6 +13,7 @@ use std::ops::Range;
 use mio::net::TcpStream;
 use tidewire_core::subscription::{Batch, CloseReason, Poll, SlowClient};
 
+use crate::clock::Moment;
 use crate::live::{Live, SharedPlace};
 
 /// Most bytes of one chunk. An event that is larger goes out in several; a client that has a part of it when the log
@@ -161,7 +162,7 @@ impl<S: Sink> Direct<S> {
     }
 
     /// Sends what the client lacks, up to one chunk.
-    pub(super) fn serve(&mut self, now_ms: u64, scratch: &mut Scratch) -> Outcome {
+    pub(super) fn serve(&mut self, now: Moment, scratch: &mut Scratch) -> Outcome {
         if let Some(reason) = self.live.connection().close_requested() {
             return Outcome::Close(reason);
         }
@@ -169,13 +170,13 @@ impl<S: Sink> Direct<S> {
             return Outcome::Sleep;
         }
         let served = match self.open.take() {
-            Some(open) => self.finish_chunk(open, now_ms, scratch),
-            None => self.send_chunk(now_ms, scratch),
+            Some(open) => self.finish_chunk(open, now, scratch),
+            None => self.send_chunk(now, scratch),
         };
         served.unwrap_or_else(Outcome::Close)
     }
 
-    fn send_chunk(&mut self, now_ms: u64, scratch: &mut Scratch) -> Result<Outcome, CloseReason> {
+    fn send_chunk(&mut self, now: Moment, scratch: &mut Scratch) -> Result<Outcome, CloseReason> {
         self.live.heartbeat_if_due();
         let place = self.live.shared_place();
         if place.is_none() || place != scratch.place {
@@ -188,7 +189,7 @@ impl<S: Sink> Direct<S> {
             scratch.frame();
             scratch.place = place.filter(|_| !scratch.batch.has_new_gap());
         }
-        let (n, complete) = self.write(&scratch.chunk, now_ms)?;
+        let (n, complete) = self.write(&scratch.chunk, now)?;
         if complete {
             self.live.sent(&scratch.batch, scratch.batch.bytes().len());
             let again = scratch.batch.is_full() || scratch.batch.has_end();
@@ -241,7 +242,7 @@ impl<S: Sink> Direct<S> {
     fn finish_chunk(
         &mut self,
         mut open: Box<Open>,
-        now_ms: u64,
+        now: Moment,
         scratch: &mut Scratch,
     ) -> Result<Outcome, CloseReason> {
         scratch.place = None;
@@ -255,7 +256,7 @@ impl<S: Sink> Direct<S> {
             }
         };
         let (cut, rest) = scratch.frame_rest(&open, gathered);
-        let (n, complete) = self.write(&scratch.chunk, now_ms)?;
+        let (n, complete) = self.write(&scratch.chunk, now)?;
         if complete {
             if gathered {
                 self.live.sent(&scratch.batch, lacking);
@@ -302,10 +303,10 @@ impl<S: Sink> Direct<S> {
     }
 
     /// Writes what the socket takes: how many bytes, and whether that is all.
-    fn write(&mut self, bytes: &[u8], now_ms: u64) -> Result<(usize, bool), CloseReason> {
+    fn write(&mut self, bytes: &[u8], now: Moment) -> Result<(usize, bool), CloseReason> {
         let n = write(&mut self.stream, bytes)?;
         self.writable = n == bytes.len();
-        self.live.note_write(n, self.writable, now_ms);
+        self.live.note_write(n, self.writable, now);
         Ok((n, self.writable))
     }
 

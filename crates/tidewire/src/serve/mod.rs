@@ -127,15 +127,7 @@ impl Serve {
     }
 
     async fn run(mut self) -> std::io::Result<()> {
-        let server = Arc::new(Server {
-            options: self.options.clone(),
-            hubs: Mutex::default(),
-            closing: CancellationToken::new(),
-            abort: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            reactors: OnceLock::new(),
-            next_reactor: AtomicUsize::new(0),
-        });
+        let server = Arc::new(Server::new(self.options.clone()));
         tokio::select! {
             () = accept(&self.listener, &self.router, &server) => {}
             () = &mut self.signal => {}
@@ -193,6 +185,18 @@ struct Server {
 }
 
 impl Server {
+    fn new(options: ServeOptions) -> Self {
+        Self {
+            options,
+            hubs: Mutex::default(),
+            closing: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            reactors: OnceLock::new(),
+            next_reactor: AtomicUsize::new(0),
+        }
+    }
+
     fn reactors(&self) -> &[Arc<Inbox>] {
         self.reactors.get_or_init(|| {
             let cores = std::thread::available_parallelism().map_or(1, NonZero::get);

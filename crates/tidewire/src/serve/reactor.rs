@@ -21,7 +21,7 @@ use tidewire_core::subscription::CloseReason;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::direct::{Direct, Outcome, Scratch};
-use crate::clock::now_ms;
+use crate::clock::Moment;
 use crate::live::Live;
 
 /// Connections served between two looks at the inbox and the sockets.
@@ -291,7 +291,7 @@ impl Reactor {
         if self.ready.is_empty() {
             return;
         }
-        let now_ms = now_ms();
+        let now = Moment::now();
         // What was gathered in an earlier slice may lack what wake-ups since then were for.
         self.scratch.forget();
         for _ in 0..SLICE.min(self.ready.len()) {
@@ -302,7 +302,7 @@ impl Reactor {
                 continue;
             };
             connection.queued = false;
-            match connection.direct.serve(now_ms, &mut self.scratch) {
+            match connection.direct.serve(now, &mut self.scratch) {
                 Outcome::Sleep => {}
                 Outcome::Again => self.enqueue(slot),
                 Outcome::Close(reason) => {

@@ -1,5 +1,7 @@
 //! What holds of a stream, whoever carries it.
 
+mod coalesce;
+mod door;
 mod life;
 mod slow;
 
@@ -8,6 +10,8 @@ use std::time::Duration;
 use tidewire::core::subscription::CloseReason;
 use tidewire::{Event, Topic};
 
+pub(crate) use self::coalesce::*;
+pub(crate) use self::door::*;
 pub(crate) use self::life::*;
 pub(crate) use self::slow::*;
 use crate::support::client::{Client, End};

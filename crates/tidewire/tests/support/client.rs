@@ -51,7 +51,12 @@ impl Client {
 
     /// As [`open`](Self::open), with a `Last-Event-ID`.
     pub fn resume(server: &Server, query: &str, id: Option<&str>) -> Self {
-        let mut request = http::Request::get(format!("/events?{query}"));
+        Self::at(server, &format!("/events?{query}"), id)
+    }
+
+    /// As [`resume`](Self::resume), for another address.
+    pub fn at(server: &Server, target: &str, id: Option<&str>) -> Self {
+        let mut request = http::Request::get(target);
         request = request
             .header("host", "hub")
             .header("accept", "text/event-stream");
@@ -144,6 +149,11 @@ impl Client {
             Err(end) => self.end = Some(end),
         }
         self.end.is_none()
+    }
+
+    /// The next event of what has been taken already.
+    pub fn ready_event(&mut self) -> Option<Decoded> {
+        self.decoder.next_event().unwrap()
     }
 
     /// The next event, or `None` if the body ends before.

@@ -12,7 +12,7 @@ use http::{HeaderValue, header};
 use socket2::SockRef;
 use tidewire::core::log::Retention;
 use tidewire::core::subscription::CloseReason;
-use tidewire::{Event, EventId, Hub, HubBuilder, ServeOptions};
+use tidewire::{Broadcaster, Event, EventId, Hub, HubBuilder, ServeOptions};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -55,7 +55,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server for a hub with these settings; streams are at `/events`.
+    /// Starts a server for a hub with these settings; streams are at `/events`, and the stream `a` of the broadcaster `door` at
+    /// `/door`.
     pub fn start(carrier: Carrier, settings: HubBuilder) -> Self {
         Self::start_with(carrier, settings, |router| router)
     }
@@ -67,8 +68,10 @@ impl Server {
         more: impl FnOnce(Router) -> Router,
     ) -> Self {
         let hub = settings.build();
+        let door = Broadcaster::new(&hub, "door").unwrap();
         let mut router = Router::new()
             .route("/events", get(hub.subscribe()))
+            .route("/door", get(door.route("a").unwrap()))
             .route("/hello", get(async || "hello"));
         if carrier == Carrier::Changed {
             router = router.layer(axum::middleware::map_response(change));

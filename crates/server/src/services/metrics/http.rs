@@ -120,11 +120,9 @@ async fn metric(
     rights: SomeRights,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refused> {
-    if rights.is_some_and(|rights| !rights.may_read(TOPIC)) {
+    if let Some(rights) = rights.filter(|rights| !rights.may_read(TOPIC)) {
         let detail = format!("no right to subscribe to `{TOPIC}`");
-        return Err(Problem::new(Code::NotAllowed, detail)
-            .with("topic", TOPIC)
-            .into());
+        return Err(rights.refuse(detail).with("topic", TOPIC).into());
     }
     let Path(id) = id.map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
     let found = Uuid::parse_str(&id)

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tidewire_core::subscription::{CloseReason, SlowClient};
 
 use super::{BodyEnd, dechunk, decode, hub, live, publish, ticks};
-use crate::clock::now_ms;
+use crate::clock::Moment;
 use crate::hub::Hub;
 use crate::serve::direct::{Direct, Outcome, Scratch, Sink};
 
@@ -73,7 +73,7 @@ impl Driven {
         }
         self.scratch.forget();
         while let Some(direct) = &mut self.direct {
-            match direct.serve(now_ms(), &mut self.scratch) {
+            match direct.serve(Moment::now(), &mut self.scratch) {
                 Outcome::Again => {}
                 Outcome::Sleep => return,
                 Outcome::Close(reason) => self.close(reason),

@@ -1,0 +1,197 @@
+//! Who sent a request, and what they may do.
+//!
+//! - `credential`: finds the token or key in a request. `token`: checks a JWT, with the reason if it fails.
+//! - `jwks`: keys of an issuer that publishes them. `api_key`: keys that are no tokens. `webhook`: asks elsewhere.
+//! - `grant`: rights as they are configured, for a person: `{user}` becomes who it is.
+
+mod api_key;
+mod credential;
+mod grant;
+mod jwks;
+mod token;
+mod webhook;
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use tidewire::problem::{Code, Problem};
+use tidewire::{Rights, Topic};
+
+use crate::config::Auth;
+pub(crate) use api_key::make as make_api_key;
+use api_key::{ApiKey, ApiKeys};
+pub(crate) use credential::Place;
+use grant::{Grant, Roles};
+use token::{Check, Issuers, Refused};
+pub(crate) use token::{peek, span};
+use webhook::Webhook;
+
+/// Who sent a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// The person, where one is known: `user:{id}` is theirs.
+    pub(crate) user: Option<Arc<str>>,
+    /// What the credential is called in the log: a subject, a key's name, `anonymous`.
+    pub(crate) name: Arc<str>,
+    /// What may be done.
+    pub(crate) rights: Arc<Rights>,
+    /// When that is over, in seconds since the Unix epoch.
+    pub(crate) expires_s: Option<u64>,
+    /// Where the credential was, if there was one.
+    pub(crate) place: Option<Place>,
+}
+
+/// Turns requests into identities, as `auth.*` says.
+pub(crate) struct Authenticator {
+    anonymous: Arc<Rights>,
+    anonymous_grant: Grant,
+    roles: Roles,
+    issuers: Issuers,
+    keys: ApiKeys,
+    webhook: Option<Webhook>,
+    places: credential::Places,
+}
+
+impl Authenticator {
+    /// As configured. Keys that are fetched by URL are fetched from now on, in the background.
+    ///
+    /// # Errors
+    /// If a pattern, key or file can't be used; says which.
+    pub(crate) fn new(auth: &Auth) -> Result<Self, String> {
+        let anonymous = auth.anonymous.clone().unwrap_or_default();
+        let anonymous_grant = Grant::new("auth.anonymous", &anonymous)?;
+        let issuers = Issuers::new(auth)?;
+        let keys = ApiKeys::new(&auth.keys)?;
+        let webhook = Webhook::new(&auth.webhook)?;
+        let anonymous = Rights {
+            may_log_in: webhook.is_some() || !issuers.is_empty() || !keys.is_empty(),
+            ..anonymous_grant.rights(None)
+        };
+        Ok(Self {
+            anonymous: Arc::new(anonymous),
+            anonymous_grant,
+            roles: Roles::new(auth)?,
+            issuers,
+            keys,
+            webhook,
+            places: credential::Places {
+                cookie: auth.cookie.clone(),
+                query: auth.query_token,
+            },
+        })
+    }
+
+    /// Begins to fetch the keys that issuers publish, for as long as the runtime lives.
+    pub(crate) fn start(&self) {
+        self.issuers.keep_fresh();
+    }
+
+    /// Who sent a request.
+    ///
+    /// # Errors
+    /// If there is a credential that does not stand: with the check that failed.
+    pub(crate) async fn identify(&self, request: &Parts, now_s: u64) -> Result<Identity, Problem> {
+        let credential = credential::find(request, &self.places)?;
+        let Some(credential) = credential else {
+            return Ok(self.anonymous());
+        };
+        let identity = self.judge(&credential.secret, now_s).await?;
+        Ok(Identity {
+            place: Some(credential.place),
+            ..identity
+        })
+    }
+
+    /// Whose a credential is.
+    ///
+    /// # Errors
+    /// With the check that it failed.
+    pub(crate) async fn judge(&self, credential: &str, now_s: u64) -> Result<Identity, Problem> {
+        if let Some(key) = self.keys.find(credential) {
+            return Ok(self.by_key(key));
+        }
+        if let Some(webhook) = &self.webhook {
+            let answer = webhook.ask(credential, now_s).await?;
+            let rights = Grant::new("the webhook's answer", &answer.grant)
+                .map_err(|error| Problem::new(Code::AuthUnavailable, error))?;
+            return self.of_person(
+                answer.user.clone(),
+                &rights,
+                &answer.roles,
+                answer.expires_s,
+            );
+        }
+        if credential.starts_with(api_key::PREFIX) {
+            return Err(unauthorized(Check::Key, "no such API key"));
+        }
+        let claims = self
+            .issuers
+            .verify(credential, now_s)
+            .await
+            .map_err(|failed| refused(&failed))?;
+        let rights = Grant::new("the token", &claims.grant)
+            .map_err(|error| unauthorized(Check::Rights, &error))?;
+        self.of_person(claims.user, &rights, &claims.roles, Some(claims.expires_s))
+    }
+
+    fn anonymous(&self) -> Identity {
+        Identity {
+            user: None,
+            name: "anonymous".into(),
+            rights: self.anonymous.clone(),
+            expires_s: None,
+            place: None,
+        }
+    }
+
+    fn by_key(&self, key: &ApiKey) -> Identity {
+        let mut rights = self.anonymous_grant.rights(None);
+        key.grant.add_to(&mut rights, None);
+        Identity {
+            user: None,
+            name: format!("key {}", key.name).into(),
+            rights: Arc::new(rights),
+            expires_s: None,
+            place: None,
+        }
+    }
+
+    /// What anyone may do, what every user may do, what the roles may do, and what the credential itself says.
+    fn of_person(
+        &self,
+        user: Option<String>,
+        own: &Grant,
+        roles: &[String],
+        expires_s: Option<u64>,
+    ) -> Result<Identity, Problem> {
+        if let Some(user) = &user
+            && let Err(error) = Topic::new(&format!("user:{user}"))
+        {
+            let detail = format!("the user's name can't be part of a topic's: {error}");
+            return Err(unauthorized(Check::Claim, &detail));
+        }
+        let user: Option<Arc<str>> = user.map(Into::into);
+        let mut rights = self.anonymous_grant.rights(None);
+        self.roles.add_to(&mut rights, roles, user.as_deref());
+        own.add_to(&mut rights, user.as_deref());
+        Ok(Identity {
+            name: user.clone().unwrap_or_else(|| "a token".into()),
+            user,
+            rights: Arc::new(rights),
+            expires_s,
+            place: None,
+        })
+    }
+}
+
+/// The answer to a credential that does not stand.
+fn refused(failed: &Refused) -> Problem {
+    if failed.check == Check::Unavailable {
+        return Problem::new(Code::AuthUnavailable, failed.detail.as_str()).retry_after_s(5);
+    }
+    unauthorized(failed.check, &failed.detail)
+}
+
+fn unauthorized(check: Check, detail: &str) -> Problem {
+    Problem::new(Code::BadCredential, detail).with("check", check.as_str())
+}

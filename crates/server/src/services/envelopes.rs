@@ -1,0 +1,233 @@
+//! What the services of envelope streams have in common: how they answer and refuse, a stream, a broadcast.
+//!
+//! Every answer that is not a stream is a JSON object with `success` and `timestamp` (Unix seconds).
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{OriginalUri, Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use http::{Method, StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tidewire::problem::{Code, Problem};
+use tidewire::{BroadcastError, Broadcaster, Rights};
+
+use crate::config::Limits;
+use crate::routes::read_body;
+
+/// Streams, and what limits requests to them.
+#[derive(Clone)]
+pub(super) struct Streams {
+    pub(super) broadcaster: Broadcaster,
+    pub(super) limits: Arc<Limits>,
+}
+
+/// The routes that every such service has.
+pub(super) fn router(streams: Streams) -> Router {
+    Router::new()
+        .route("/stream/{stream_id}", get(stream))
+        .route("/broadcast", post(broadcast))
+        .with_state(streams)
+}
+
+/// A service's router under its addresses, with refusals in the service's form.
+pub(super) fn serve(router: Router, addresses: &[&str]) -> Router {
+    let router = router
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method);
+    let nest = |all: Router, address: &&str| all.nest(address, router.clone());
+    addresses.iter().fold(Router::new(), nest)
+}
+
+fn timestamp() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+fn answer(body: Value) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+/// Says that something was done.
+pub(super) fn done(message: impl Into<String>) -> Response {
+    let message = message.into();
+    answer(json!({ "success": true, "message": message, "timestamp": timestamp() }))
+}
+
+/// Answers what was asked for.
+pub(super) fn found(data: impl Into<Value>) -> Response {
+    let data = data.into();
+    answer(json!({ "success": true, "data": data, "timestamp": timestamp() }))
+}
+
+/// Why something was not done.
+#[derive(Debug)]
+pub(super) struct Failure {
+    status: StatusCode,
+    /// Stable, for programs.
+    error: &'static str,
+    message: String,
+    retry_after_s: Option<u32>,
+}
+
+impl Failure {
+    pub(super) fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            error,
+            message: message.into(),
+            retry_after_s: None,
+        }
+    }
+
+    pub(super) fn retry_after_s(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    fn bad_request(error: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error, message)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let body = json!({
+            "success": false,
+            "message": self.message,
+            "error": self.error,
+            "timestamp": timestamp(),
+        });
+        let mut response = answer(body);
+        *response.status_mut() = self.status;
+        if let Some(seconds) = self.retry_after_s {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        let code = problem.code();
+        Self {
+            status: code.status(),
+            error: code.as_str(),
+            message: problem.detail().to_owned(),
+            retry_after_s: problem.retry_after(),
+        }
+    }
+}
+
+impl From<BroadcastError> for Failure {
+    fn from(error: BroadcastError) -> Self {
+        match error {
+            BroadcastError::BadStreamId => Self::bad_request("bad_stream_id", error.to_string()),
+            BroadcastError::Missing(_) => Self::bad_request("bad_event", error.to_string()),
+            other => Problem::from(other).into(),
+        }
+    }
+}
+
+/// The id in the address of a stream, once it is known to be one.
+pub(super) type StreamId = Result<Path<String>, PathRejection>;
+
+/// Reads the id in the address of a stream.
+pub(super) fn stream_id(id: StreamId, broadcaster: &Broadcaster) -> Result<String, Failure> {
+    let Path(id) = id.map_err(|_| BroadcastError::BadStreamId)?;
+    broadcaster.topic(&id)?;
+    Ok(id)
+}
+
+async fn stream(
+    State(streams): State<Streams>,
+    id: StreamId,
+    request: Request,
+) -> Result<Response, Failure> {
+    let id = stream_id(id, &streams.broadcaster)?;
+    Ok(streams.broadcaster.route(&id)?.respond(&request)?)
+}
+
+/// What is to be broadcast. What else a document has is of no concern.
+#[derive(Deserialize)]
+struct Document {
+    stream_id: Option<String>,
+    #[serde(rename = "type")]
+    event_type: Option<String>,
+    message: Option<String>,
+    data: Option<Value>,
+}
+
+impl Document {
+    fn parse(body: &[u8]) -> Result<Self, Failure> {
+        let value: Value = serde_json::from_slice(body).map_err(|error| {
+            Failure::bad_request("bad_json", format!("the body is no JSON: {error}"))
+        })?;
+        if !value.is_object() {
+            return Err(Failure::bad_request(
+                "bad_event",
+                "the body must be a JSON object",
+            ));
+        }
+        serde_json::from_value(value).map_err(|error| {
+            let message = format!("`stream_id`, `type` and `message` must be strings: {error}");
+            Failure::bad_request("bad_event", message)
+        })
+    }
+}
+
+async fn broadcast(
+    State(streams): State<Streams>,
+    rights: Option<Extension<Arc<Rights>>>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let (parts, body) = request.into_parts();
+    let body = read_body(body, &parts.headers, &streams.limits).await?;
+    let document = Document::parse(&body)?;
+    let broadcaster = &streams.broadcaster;
+    let event_type = document.event_type.unwrap_or_default();
+    let message = document.message.unwrap_or_default();
+    let one = document.stream_id.filter(|id| !id.is_empty());
+    let Some(id) = one else {
+        for id in broadcaster.active_streams().keys() {
+            check_publisher(rights.as_ref(), broadcaster, id)?;
+        }
+        broadcaster
+            .broadcast_to_all(&event_type, &message, document.data)
+            .await?;
+        return Ok(done("Event broadcasted to all streams"));
+    };
+    check_publisher(rights.as_ref(), broadcaster, &id)?;
+    broadcaster
+        .broadcast(&id, &event_type, &message, document.data)
+        .await?;
+    Ok(done(format!("Event broadcasted to stream: {id}")))
+}
+
+fn check_publisher(
+    rights: Option<&Extension<Arc<Rights>>>,
+    broadcaster: &Broadcaster,
+    stream_id: &str,
+) -> Result<(), Failure> {
+    let topic = broadcaster.topic(stream_id)?;
+    match rights {
+        Some(Extension(rights)) if !rights.may_publish(topic.as_str()) => {
+            let detail = format!("no right to publish to `{}`", topic.as_str());
+            Err(rights.refuse(detail).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn not_found(OriginalUri(uri): OriginalUri) -> Failure {
+    let detail = format!("nothing is served at `{}`", uri.path());
+    Problem::new(Code::NotFound, detail).into()
+}
+
+async fn wrong_method(method: Method) -> Failure {
+    let detail = format!("this address takes no {method}; see the `Allow` header");
+    Problem::new(Code::WrongMethod, detail).into()
+}

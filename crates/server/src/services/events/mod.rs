@@ -1,0 +1,169 @@
+//! `/api/v1/events`: streams of envelopes, with generators of sample events that can be started, paused and stopped.
+
+mod generator;
+mod generators;
+mod samples;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use tidewire::{Broadcaster, Hub, Rights};
+
+use self::generator::State as Running;
+use self::generators::{Generators, TooMany};
+use super::envelopes::{self, Failure, StreamId, Streams, done, found};
+use crate::config::Config;
+
+const ADDRESSES: [&str; 3] = ["/api/v1/events", "/api/v1/events-full", "/events-full"];
+
+/// What these streams' topics begin with, before a colon.
+const NAMESPACE: &str = "stream";
+
+/// The streams that have a generator from the start.
+const DEFAULT_STREAMS: [&str; 4] = ["default", "system", "user-activity", "notifications"];
+
+/// When one who may start no more generators may ask again. A guess: it depends on when others are stopped.
+const RETRY_AFTER_S: u32 = 30;
+
+/// The service's routes. Starts the generators of the default streams, for which it needs a runtime.
+pub(super) fn router(hub: &Hub, config: &Config) -> Router {
+    let broadcaster = Broadcaster::new(hub, NAMESPACE).expect("`stream` is a namespace");
+    let generators = Generators::new(
+        broadcaster.clone(),
+        config.services.generator_interval,
+        config.limits.generators_max,
+        samples::source_of,
+    );
+    for id in DEFAULT_STREAMS {
+        if let Err(TooMany(max)) = generators.start_at_once(id) {
+            tracing::warn!(
+                stream = id,
+                max,
+                "not started, as limits.generators_max allows no more"
+            );
+        }
+    }
+    let router = Router::new()
+        .route("/streams", get(streams))
+        .route("/stream/{stream_id}/start", post(start))
+        .route("/stream/{stream_id}/stop", post(stop))
+        .route("/stream/{stream_id}/pause", post(pause))
+        .route("/stream/{stream_id}/resume", post(resume))
+        .with_state(Arc::new(generators));
+    let limits = Arc::new(config.limits.clone());
+    let shared = envelopes::router(Streams {
+        broadcaster,
+        limits,
+    });
+    envelopes::serve(router.merge(shared), &ADDRESSES)
+}
+
+type Caller = Option<Extension<Arc<Rights>>>;
+
+/// Lists the streams that the caller may read.
+async fn streams(State(generators): State<Arc<Generators>>, rights: Caller) -> Response {
+    let states = generators.states();
+    let broadcaster = generators.broadcaster();
+    let may_read = |id: &String| match (&rights, broadcaster.topic(id)) {
+        (Some(Extension(rights)), Ok(topic)) => rights.may_read(topic.as_str()),
+        _ => true,
+    };
+    let active = broadcaster.active_streams().into_iter();
+    let rows = active.filter(|(id, _)| may_read(id)).map(|(id, clients)| {
+        let state = states.get(&id).copied();
+        let generator = json!({
+            "running": state.is_some(),
+            "paused": state == Some(Running::Paused),
+        });
+        let row = json!({ "clients": clients, "active": true, "generator": generator });
+        (id, row)
+    });
+    found(rows.collect::<Map<String, Value>>())
+}
+
+async fn start(
+    State(generators): State<Arc<Generators>>,
+    rights: Caller,
+    id: StreamId,
+) -> Result<Response, Failure> {
+    let id = managed(&generators, rights, id)?;
+    generators.start(&id).await.map_err(|TooMany(max)| {
+        let message =
+            format!("{max} generators are there already (`limits.generators_max`); stop one first");
+        Failure::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_generators",
+            message,
+        )
+        .retry_after_s(RETRY_AFTER_S)
+    })?;
+    Ok(done(format!("Stream '{id}' started")))
+}
+
+async fn stop(
+    State(generators): State<Arc<Generators>>,
+    rights: Caller,
+    id: StreamId,
+) -> Result<Response, Failure> {
+    let id = managed(&generators, rights, id)?;
+    if !generators.stop(&id).await {
+        return Err(no_generator(&id));
+    }
+    Ok(done(format!("Stream '{id}' stopped and removed")))
+}
+
+async fn pause(
+    State(generators): State<Arc<Generators>>,
+    rights: Caller,
+    id: StreamId,
+) -> Result<Response, Failure> {
+    let id = managed(&generators, rights, id)?;
+    match generators
+        .change(&id, Running::Running, Running::Paused)
+        .await
+    {
+        None => Err(no_generator(&id)),
+        Some(false) => Err(wrong_state(&id, "is paused already")),
+        Some(true) => Ok(done(format!("Stream '{id}' paused"))),
+    }
+}
+
+async fn resume(
+    State(generators): State<Arc<Generators>>,
+    rights: Caller,
+    id: StreamId,
+) -> Result<Response, Failure> {
+    let id = managed(&generators, rights, id)?;
+    match generators
+        .change(&id, Running::Paused, Running::Running)
+        .await
+    {
+        None => Err(no_generator(&id)),
+        Some(false) => Err(wrong_state(&id, "is not paused")),
+        Some(true) => Ok(done(format!("Stream '{id}' resumed"))),
+    }
+}
+
+/// The stream whose generator is to be managed, if it may be.
+fn managed(generators: &Generators, rights: Caller, id: StreamId) -> Result<String, Failure> {
+    if let Some(Extension(rights)) = rights.filter(|rights| !rights.admin) {
+        let refused = rights.refuse("no right to manage generators (`admin`)");
+        return Err(refused.into());
+    }
+    envelopes::stream_id(id, generators.broadcaster())
+}
+
+fn no_generator(id: &str) -> Failure {
+    let message = format!("Stream '{id}' has no generator; start it first");
+    Failure::new(StatusCode::NOT_FOUND, "no_generator", message)
+}
+
+fn wrong_state(id: &str, what: &str) -> Failure {
+    let message = format!("Stream '{id}' {what}");
+    Failure::new(StatusCode::CONFLICT, "wrong_state", message)
+}

@@ -1,0 +1,95 @@
+//! Cookies and the query as places of a token: what a browser can send, and what a foreign page must not use.
+
+use serde_json::json;
+
+use crate::issuer::{Issuer, SECRET};
+use crate::support::Hub;
+use crate::{code, publish, refused};
+
+fn hub() -> Hub {
+    let issuers = format!("[{{secret = '{SECRET}'}}]");
+    Hub::spawn(
+        &[],
+        &[
+            ("TIDEWIRE_AUTH__ISSUERS", &issuers),
+            ("TIDEWIRE_AUTH__COOKIE", "session"),
+            ("TIDEWIRE_AUTH__QUERY_TOKEN", "true"),
+            ("TIDEWIRE_CORS__ORIGINS", "https://app.example"),
+        ],
+    )
+}
+
+#[test]
+fn a_cookie_acts_for_pages_of_this_site_and_of_configured_ones() {
+    let hub = hub();
+    let cookie = format!(
+        "theme=dark; session={}; x=y",
+        Issuer::with_secret().publisher()
+    );
+    let own = format!("http://127.0.0.1:{}", hub.port());
+    for (header, status) in [
+        (("Origin", own.as_str()), 200),
+        (("Origin", "https://app.example"), 200),
+        (("Sec-Fetch-Site", "same-origin"), 200),
+        (("Origin", "https://evil.example"), 403),
+        (("Origin", "https://app.example.evil.example"), 403),
+        (("Origin", "http://app.example"), 403),
+        (("Origin", "null"), 403),
+        (("Sec-Fetch-Site", "cross-site"), 403),
+        (("Sec-Fetch-Site", "same-site"), 403),
+        (("X-Nothing", "x"), 403),
+    ] {
+        let answer = publish(&hub, "orders", &[("Cookie", &cookie), header]);
+        assert_eq!(answer.status, status, "{header:?}: {answer:?}");
+        if status == 403 {
+            assert_eq!(code(&answer), "foreign_origin");
+        }
+    }
+    // A header is never sent by a browser on its own.
+    let token = format!("Bearer {}", Issuer::with_secret().publisher());
+    let headers = [
+        ("Authorization", token.as_str()),
+        ("Origin", "https://evil.example"),
+    ];
+    assert_eq!(publish(&hub, "orders", &headers).status, 200);
+}
+
+#[test]
+fn a_cookie_reads_a_stream() {
+    let hub = hub();
+    let cookie = format!(
+        "session={}",
+        Issuer::with_secret().token(&json!({ "sub": "42" }))
+    );
+    let mut stream = hub.stream_with("/events?topic=user:42", &[("Cookie", &cookie)]);
+    let key = Issuer::with_secret().token(&json!({ "tidewire": { "publish": ["user:42"] } }));
+    let path = "/events?topic=user:42";
+    let answer = hub.send(
+        "POST",
+        path,
+        &[("Authorization", &crate::bearer(&key))],
+        b"hello",
+    );
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(stream.event().data, "hello");
+}
+
+#[test]
+fn the_query_counts_where_it_is_switched_on_and_is_never_logged() {
+    let hub = hub();
+    let token = Issuer::with_secret().publisher();
+    let path = format!("/events?topic=orders&access_token={token}");
+    assert_eq!(hub.send("POST", &path, &[], b"x").status, 200);
+    let forged = format!("/events?topic=orders&access_token={token}x");
+    assert_eq!(
+        refused(&hub.send("POST", &forged, &[], b"x")).0,
+        "signature"
+    );
+    let output = hub.output();
+    assert!(!output.contains(&token[..40]), "{output}");
+
+    let issuers = format!("[{{secret = '{SECRET}'}}]");
+    let without = Hub::spawn(&[], &[("TIDEWIRE_AUTH__ISSUERS", &issuers)]);
+    let (_, detail) = refused(&without.send("POST", &path, &[], b"x"));
+    assert!(detail.contains("auth.query_token"), "{detail}");
+}
