@@ -29,7 +29,8 @@ impl Epoch {
         Self(chars)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads the eight characters.
+    pub fn parse(text: &str) -> Option<Self> {
         let chars: [u8; EPOCH_CHARS] = text.as_bytes().try_into().ok()?;
         chars
             .iter()

@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// Print the effective configuration as TOML, secrets masked
     #[command(after_help = CONFIG_HELP)]
     Config(Settings),
+    /// Look at a disk broker's folder that a hub refuses, and make it usable again
+    #[command(after_help = REPAIR_HELP)]
+    Repair(RepairArgs),
 }
 
 const SERVE_HELP: &str = "\
@@ -195,6 +198,25 @@ Examples:
   echo hello | tidewire publish greetings
   tail -f app.log | tidewire publish logs
   tidewire publish notes - < notes.txt";
+
+/// `tidewire repair …`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RepairArgs {
+    /// The folder: `broker.path` of the hub
+    pub(crate) folder: PathBuf,
+    /// Repair it; without this it is only said what is wrong
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+const REPAIR_HELP: &str = "\
+A hub that finds damage in the middle of its log does not start, as events would be lost in silence. This says \
+where the damage is and which events are lost; with --yes it makes a log of what is left. Damaged files are copied \
+first. Clients that come back are told of a gap. Exits with 0 where nothing is wrong or all is repaired, else with 1.
+
+Examples:
+  tidewire repair /var/lib/tidewire            say what is wrong
+  tidewire repair /var/lib/tidewire --yes      go on with what is left";
 
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text)

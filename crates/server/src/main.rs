@@ -7,6 +7,7 @@ mod config;
 mod exit;
 mod metrics;
 mod publish;
+mod repair;
 mod routes;
 mod serve;
 mod services;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Token(args) => configured(&args.settings, |config| token::run(&args, config)),
         Command::Config(settings) => configured(&settings, print_config),
         Command::Watch(args) => block_on(watch::run(args)),
+        Command::Repair(args) => repair::run(&args),
         Command::Publish(args) => block_on(publish::run(args)),
     };
     exit.into()

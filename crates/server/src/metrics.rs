@@ -75,6 +75,27 @@ impl Collector for HubCollector {
             "Times that a client was told of missing events",
             &ConstCounter::new(stats.totals.gaps),
         )?;
+        let broker = self.0.broker_figures();
+        put(
+            "broker_commits",
+            "Writes to the broker's store, each of one or more batches",
+            &ConstCounter::new(broker.commits),
+        )?;
+        put(
+            "broker_stored_bytes",
+            "What the broker's store takes up",
+            &gauge(usize::try_from(broker.stored_bytes).unwrap_or(usize::MAX)),
+        )?;
+        put(
+            "broker_refused_full",
+            "Publishes refused as the store had no room",
+            &ConstCounter::new(broker.refused_full),
+        )?;
+        put(
+            "broker_tail_cut_bytes",
+            "Unfinished writes cut off the store at the start",
+            &ConstCounter::new(broker.tail_bytes_cut),
+        )?;
         let closes: Family<
             Vec<(&'static str, &'static str)>,
             prometheus_client::metrics::counter::Counter,

@@ -3,11 +3,11 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use tidewire::broker::MemoryBroker;
+use tidewire::broker::{DiskBroker, DiskOptions, Fsync, MemoryBroker};
 use tidewire::core::coalesce::CoalesceRule;
 use tidewire::core::log::{Retention, RetentionRule};
 use tidewire::core::subscription::SlowClient;
-use tidewire::{AtCapacity, Hub, Pattern, ServeOptions};
+use tidewire::{AtCapacity, Hub, HubBuilder, Pattern, ServeOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -23,8 +23,8 @@ const SPARE_DESCRIPTORS: u64 = 64;
 pub(crate) fn run(config: &Config) -> Exit {
     start_logging(config);
     start_clock();
-    let (access, hub) = match (Access::new(config), hub(config)) {
-        (Ok(access), Ok(hub)) => (access, hub),
+    let (access, builder) = match (Access::new(config), builder(config)) {
+        (Ok(access), Ok(builder)) => (access, builder),
         (Err(error), _) | (_, Err(error)) => {
             notice(format_args!("error: {error}"));
             return Exit::Usage;
@@ -38,6 +38,13 @@ pub(crate) fn run(config: &Config) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => {
             notice(format_args!("error: can't start: {error}"));
+            return Exit::Failure;
+        }
+    };
+    let hub = match runtime.block_on(builder.start()) {
+        Ok(hub) => hub,
+        Err(error) => {
+            notice(format_args!("error: {error}"));
             return Exit::Failure;
         }
     };
@@ -86,6 +93,7 @@ async fn serve(config: &Config, hub: &Hub, access: Access) -> std::io::Result<()
         .with_options(options)
         .with_graceful_shutdown(stop)
         .await?;
+    hub.stop().await;
     tracing::info!("ended");
     Ok(())
 }
@@ -101,7 +109,7 @@ fn announce(address: std::net::SocketAddr) {
     let _ = out.flush();
 }
 
-fn hub(config: &Config) -> Result<Hub, String> {
+fn builder(config: &Config) -> Result<HubBuilder, String> {
     let limits = &config.limits;
     let builder = Hub::builder()
         .history(retention(&config.history)?)
@@ -123,12 +131,33 @@ fn hub(config: &Config) -> Result<Hub, String> {
         .names_per_subscription_max(
             limits.topics_per_subscription_max,
             limits.patterns_per_subscription_max,
-        )
-        .broker(MemoryBroker::new(
+        );
+    Ok(with_broker(builder, config))
+}
+
+fn with_broker(builder: HubBuilder, config: &Config) -> HubBuilder {
+    let (limits, broker) = (&config.limits, &config.broker);
+    match (broker.kind, &broker.path) {
+        (config::BrokerKind::Disk, Some(path)) => builder.broker(DiskBroker::new(
+            path,
+            DiskOptions {
+                fsync: match broker.fsync {
+                    config::Fsync::Always => Fsync::Always,
+                    config::Fsync::Interval => Fsync::Interval(broker.fsync_interval),
+                },
+                retention: broker.retention,
+                bytes_max: broker.bytes_max as u64,
+                idempotency_window: limits.idempotency_window,
+                idempotency_keys_max: limits.idempotency_keys_max,
+                ..DiskOptions::default()
+            },
+        )),
+        // The others were refused with the configuration.
+        _ => builder.broker(MemoryBroker::new(
             limits.idempotency_window,
             limits.idempotency_keys_max,
-        ));
-    Ok(builder.build())
+        )),
+    }
 }
 
 fn retention(history: &config::History) -> Result<Retention, String> {

@@ -100,7 +100,16 @@ fn a_bad_file_is_refused_with_its_line_and_what_is_allowed() {
         ),
         (
             "[broker]\nkind = \"redis\"\n",
-            "broker.kind: bad value\n  given    redis (a.toml:2)\n  allowed  memory; redis is not in this build yet",
+            "broker.kind: bad value\n  given    redis (a.toml:2)\n  allowed  memory, disk; redis is not in this build yet",
+        ),
+        (
+            "[broker]\nkind = \"disk\"\n",
+            "broker.path: bad value\n  given    nothing (the default)\n  allowed  a folder for the disk broker's files, such as \
+             \"/var/lib/tidewire\"",
+        ),
+        (
+            "[broker]\nkind = \"disk\"\npath = \"p\"\nbytes_max = \"4KiB\"\n",
+            "broker.bytes_max: bad value\n  given    4KiB (a.toml:4)\n  allowed  1MiB or more",
         ),
         (
             "[broker]\nurl = \"redis://:hunter2@db\"\nkind = 5\n",

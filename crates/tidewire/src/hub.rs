@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use parking_lot::RwLock;
 use tidewire_core::coalesce::{CoalesceRule, Touched};
 use tidewire_core::event::Event;
@@ -16,7 +17,9 @@ use tidewire_core::subscription::{CloseReason, SlowClient};
 use tidewire_core::topic::Topic;
 use tokio::sync::Notify;
 
-use crate::broker::{Broker, EventId, IdempotencyKey, MemoryBroker, Publication, Tail};
+use crate::broker::{
+    Broker, EventId, Figures, IdempotencyKey, MemoryBroker, Publication, StartError, Tail,
+};
 use crate::clock::{Moment, now_ms};
 use crate::connections::{Admission, AtCapacity, Connection, ConnectionId, Connections};
 use crate::counters::{Counters, Totals};
@@ -241,11 +244,25 @@ impl HubBuilder {
         self
     }
 
-    /// Makes the hub.
+    /// Makes a hub whose broker is there at once, as that in memory is.
+    ///
+    /// # Panics
+    /// If the system can't start a thread, or if the broker takes time to start or can't: use [`start`](Self::start).
+    pub fn build(self) -> Hub {
+        self.start()
+            .now_or_never()
+            .expect("this broker takes time to start: use HubBuilder::start")
+            .expect("the broker starts")
+    }
+
+    /// Makes the hub, and waits until its broker has started and its log has the history.
+    ///
+    /// # Errors
+    /// If the broker can't start.
     ///
     /// # Panics
     /// If the system can't start a thread.
-    pub fn build(self) -> Hub {
+    pub async fn start(self) -> Result<Hub, StartError> {
         let memory =
             || Box::new(MemoryBroker::new(Duration::from_mins(5), 100_000)) as Box<dyn Broker>;
         let log = Log::new(Epoch::from_random(fastrand::u64(..)), self.retention);
@@ -258,10 +275,10 @@ impl HubBuilder {
             inbox: Arc::new(Inbox::default()),
             draining: AtomicBool::new(false),
         });
-        shared.broker.start(Tail::new(&shared));
+        shared.broker.start(Tail::new(&shared)).await?;
         fanout::spawn(shared.inbox.clone(), Arc::downgrade(&shared))
             .expect("the system starts a thread");
-        Hub { shared }
+        Ok(Hub { shared })
     }
 }
 
@@ -602,6 +619,16 @@ impl Hub {
     /// The broker's kind.
     pub fn broker_kind(&self) -> &'static str {
         self.shared.broker.kind()
+    }
+
+    /// The broker's figures.
+    pub fn broker_figures(&self) -> Figures {
+        self.shared.broker.figures()
+    }
+
+    /// Ends the broker in good order. The last step of a shutdown: from then on publishes are refused.
+    pub async fn stop(&self) {
+        self.shared.broker.stop().await;
     }
 
     /// From now on the hub says that it is not ready. The first step of a shutdown.

@@ -76,6 +76,7 @@ codes! {
     OutcomeUnknown "outcome_unknown" SERVICE_UNAVAILABLE "It is unknown whether the event was stored";
     AuthUnavailable "auth_unavailable" SERVICE_UNAVAILABLE "Credentials can't be checked at the moment";
     NotReady "not_ready" SERVICE_UNAVAILABLE "The hub is not ready";
+    StorageFull "storage_full" INSUFFICIENT_STORAGE "The hub has no room to store the event";
 }
 
 impl Code {

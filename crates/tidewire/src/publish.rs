@@ -44,6 +44,8 @@ pub enum PublishError {
     KeysFull,
     /// The broker could not store it.
     NotStored(String),
+    /// The broker has no room for it now.
+    StorageFull(String),
     /// The broker fell silent after the write.
     OutcomeUnknown(String),
 }
@@ -71,7 +73,7 @@ impl fmt::Display for PublishError {
             Self::KeyReused => f.write_str("this Idempotency-Key was used for another request; use a new key"),
             Self::KeyInFlight => f.write_str("a request with this Idempotency-Key is under way; repeat it a little later"),
             Self::KeysFull => f.write_str("no further Idempotency-Key can be remembered now; repeat the request later"),
-            Self::NotStored(why) => write!(f, "the event was not stored: {why}"),
+            Self::NotStored(why) | Self::StorageFull(why) => write!(f, "the event was not stored: {why}"),
             Self::OutcomeUnknown(why) => {
                 write!(f, "it is unknown whether the event was stored ({why}); repeat it with the same Idempotency-Key")
             }
@@ -125,6 +127,7 @@ impl PublishError {
             Self::KeyInFlight => Code::KeyInFlight,
             Self::KeysFull => Code::KeysFull,
             Self::NotStored(_) => Code::NotStored,
+            Self::StorageFull(_) => Code::StorageFull,
             Self::OutcomeUnknown(_) => Code::OutcomeUnknown,
         }
     }
@@ -141,6 +144,7 @@ impl From<PublishError> for Problem {
             PublishError::Event(reason) => problem.with("reason", reason.code()),
             PublishError::KeysFull
             | PublishError::NotStored(_)
+            | PublishError::StorageFull(_)
             | PublishError::OutcomeUnknown(_) => problem.retry_after_s(1 + fastrand::u32(0..4)),
             PublishError::KeyInFlight => problem.retry_after_s(1),
             _ => problem,

@@ -13,6 +13,7 @@
 mod chain;
 mod history;
 mod patterns;
+mod restore;
 mod retention;
 mod store;
 mod topics;

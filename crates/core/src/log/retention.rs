@@ -89,6 +89,14 @@ impl TrimTable {
         self.all.raise(mark);
     }
 
+    /// Raises the mark of everything.
+    pub(crate) fn raise_all(&mut self, mark: Mark) {
+        for slot in &mut self.slots {
+            slot.raise(mark);
+        }
+        self.all.raise(mark);
+    }
+
     pub(crate) fn topic(&self, topic: &str) -> Mark {
         self.slots[Self::slot(topic)]
     }

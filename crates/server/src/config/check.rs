@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::error::{ConfigError, SettingError};
-use super::schema::{Auth, BrokerKind, Config, History, Limits};
+use super::schema::{Auth, Broker, BrokerKind, Config, History, Limits};
 use super::tree::Node;
 use super::values::{format_bytes, format_duration};
 
@@ -25,6 +25,9 @@ const LEEWAY_MAX: Duration = Duration::from_mins(10);
 
 /// hyper refuses a smaller read buffer, and the head is read into that.
 const HEAD_BYTES_MIN: usize = 8 * 1024;
+
+/// More often, and the disk does nothing else; then `always` is better.
+const FSYNC_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// Less than this and the kernel rounds up anyway.
 const SEND_BUFFER_BYTES_MIN: usize = 4 * 1024;
@@ -49,7 +52,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
         config.services.generator_interval,
         TIME_MIN,
     )?;
-    check.broker(config.broker.kind)?;
+    check.broker(&config.broker)?;
     check.node_id(config.node.id.as_deref())?;
     for (index, origin) in config.cors.origins.iter().enumerate() {
         check.cors_origin(index, origin)?;
@@ -200,18 +203,32 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn broker(&self, kind: BrokerKind) -> Result<(), ConfigError> {
-        let name = match kind {
+    fn broker(&self, broker: &Broker) -> Result<(), ConfigError> {
+        let name = match broker.kind {
             BrokerKind::Memory => return Ok(()),
-            BrokerKind::Disk => "disk",
+            BrokerKind::Disk => return self.disk(broker),
             BrokerKind::Redis => "redis",
             BrokerKind::Nats => "nats",
         };
         self.refuse(
             "broker.kind",
             name,
-            format!("memory; {name} is not in this build yet"),
+            format!("memory, disk; {name} is not in this build yet"),
         )
+    }
+
+    fn disk(&self, broker: &Broker) -> Result<(), ConfigError> {
+        if broker.path.as_deref().is_none_or(str::is_empty) {
+            let allowed = "a folder for the disk broker's files, such as \"/var/lib/tidewire\"";
+            return self.refuse("broker.path", "nothing", allowed);
+        }
+        self.duration(
+            "broker.fsync_interval",
+            broker.fsync_interval,
+            FSYNC_INTERVAL_MIN,
+        )?;
+        self.duration("broker.retention", broker.retention, Duration::from_secs(1))?;
+        self.bytes("broker.bytes_max", broker.bytes_max, MIB)
     }
 
     fn node_id(&self, id: Option<&str>) -> Result<(), ConfigError> {

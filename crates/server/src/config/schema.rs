@@ -181,6 +181,17 @@ pub(crate) struct Broker {
     /// A folder, for `disk`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<String>,
+    /// When the disk is made to keep what was written.
+    pub(crate) fsync: Fsync,
+    /// How often, where that is by `interval`.
+    #[serde(with = "values::duration")]
+    pub(crate) fsync_interval: Duration,
+    /// An event is kept on the disk for this long.
+    #[serde(with = "values::duration")]
+    pub(crate) retention: Duration,
+    /// All events take up to so many bytes of the disk.
+    #[serde(with = "values::bytes")]
+    pub(crate) bytes_max: usize,
     /// A server, for `redis` and `nats`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) url: Option<SecretUrl>,
@@ -197,6 +208,16 @@ pub(crate) enum BrokerKind {
     Disk,
     Redis,
     Nats,
+}
+
+/// When what was written is made safe against the loss of the machine's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Fsync {
+    /// Before a publish is answered.
+    Always,
+    /// Every now and then.
+    Interval,
 }
 
 /// This node among others.
@@ -512,6 +533,10 @@ impl Default for Broker {
         Self {
             kind: BrokerKind::Memory,
             path: None,
+            fsync: Fsync::Always,
+            fsync_interval: Duration::from_secs(1),
+            retention: Duration::from_hours(24),
+            bytes_max: 1024 * MIB,
             url: None,
             prefix: None,
         }
@@ -568,6 +593,10 @@ pub(crate) const KEYS: &[&str] = &[
     "shutdown.drain_time",
     "broker.kind",
     "broker.path",
+    "broker.fsync",
+    "broker.fsync_interval",
+    "broker.retention",
+    "broker.bytes_max",
     "broker.url",
     "broker.prefix",
     "node.id",

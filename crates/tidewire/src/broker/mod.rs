@@ -3,23 +3,49 @@
 //! A broker gives every stored event its place in one order and keeps it as safe as it promises. The hub's local log
 //! is filled by the broker alone, through the [`Tail`] that it is given at the start, and only with what is committed.
 //!
-//! **The contract.**
-//! - `append` answers once the whole batch is stored, or says that none of it was, or that the outcome is unknown. It
-//!   never repeats a write by itself. Whoever waits for it blocks nobody else.
-//! - Offsets only grow, and an offset that a subscriber has seen is never given to another event.
-//! - The tail gets every stored event exactly once, in the order of the offsets. An answered event is in the tail.
+//! # The contract
+//! What [`Broker`]'s implementations promise, and what `tests/brokers` holds each of them to:
+//!
+//! - **Answers.** `append` answers `Ok` once the whole batch is stored as safely as the broker promises. Any error but
+//!   [`OutcomeUnknown`](PublishError::OutcomeUnknown) says that nothing of it is stored or ever will be. `OutcomeUnknown`
+//!   says that the store fell silent, or failed, after the write: all of the batch is stored, or nothing. A broker never
+//!   repeats a write by itself.
+//! - **Whole batches.** A batch is stored and shown whole or not at all, and no other event comes between its events.
+//! - **Order.** Offsets only grow. The tail gets every stored event exactly once, in the order of the offsets, and only
+//!   once it is stored as promised. Whoever is answered finds the events in the tail already.
+//! - **Ids.** An id that a subscriber has seen is never given to another event. A broker that may have lost events that
+//!   were seen goes on in a new *epoch*, or raises the log's marks, so that a client with an old id is told of a gap.
+//! - **Checks.** A batch is refused with `IdTaken` if it has an own id that is in the node's history or twice in the
+//!   batch, and with `TopicClosed` if the end of one of its topics is in history.
+//! - **Keys.** Within the window the same key and fingerprint of a publisher are answered as the first time and store
+//!   nothing; another fingerprint is `KeyReused`; while the first request is under way it is `KeyInFlight`. After an
+//!   `OutcomeUnknown` a key is either known as stored or free, or still answers `OutcomeUnknown` or `KeyInFlight`. A
+//!   durable broker keeps keys, ends and time stamps over a restart.
+//! - **Waiting.** `append`, `close_topic` and `start` may take their time, but never block the thread that polls them; all
+//!   other calls return at once. Nobody waits for a subscriber. Requests that wait for the same store are
+//!   committed together where the store gains from it. What waits is bounded: beyond the bound `append` is `NotStored`.
+//!   A dropped future takes nothing back.
+//! - **The store is away.** While it is, publishes are refused with `NotStored` or `StorageFull`, and streams go on from the
+//!   node's log. `ready` says so, unless taking the node out of service would only make things worse.
 
+mod answers;
+mod disk;
 mod memory;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
 use tidewire_core::event::Event;
-use tidewire_core::id::NativeId;
-use tidewire_core::log::Log;
+use tidewire_core::id::{Epoch, NativeId, Offset};
+use tidewire_core::log::{Log, Refused};
 use tidewire_core::topic::Topic;
 
+pub use self::disk::{
+    DiskBroker, DiskOptions, Finding, Fsync, RepairError, Repaired, Storage, StorageFile, inspect,
+    repair,
+};
 pub use self::memory::MemoryBroker;
 use crate::hub::Shared;
 use crate::publish::PublishError;
@@ -74,13 +100,49 @@ pub struct Stored {
     pub replayed: bool,
 }
 
+/// Why a broker could not start: a sentence or more that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError(String);
+
+impl StartError {
+    /// An error with what went wrong and what to do about it.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Figures about a broker since its start. Those that it has no use for stay zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Writes to the store, each of one or more batches.
+    pub commits: u64,
+    /// What the store takes up, in bytes.
+    pub stored_bytes: u64,
+    /// Publishes refused for want of room.
+    pub refused_full: u64,
+    /// Bytes of unfinished writes that were cut off the end of the store at the start.
+    pub tail_bytes_cut: u64,
+}
+
 /// Where events are stored. See the [module's documentation](self) for what is promised.
 pub trait Broker: Send + Sync + 'static {
     /// Its name in the configuration and in metrics.
     fn kind(&self) -> &'static str;
 
-    /// Called once, before anything else. The broker keeps the tail and fills it.
-    fn start(&self, tail: Tail);
+    /// Called once, before anything else. The broker keeps the tail and fills it with the history that it has. Done when
+    /// the node's log has the epoch and the newest place of the store, so that the first client can be served.
+    ///
+    /// # Errors
+    /// If the store can't be reached or read. The broker is of no further use then.
+    fn start(&self, tail: Tail) -> BoxFuture<'_, Result<(), StartError>>;
 
     /// Stores a batch, whole or not at all. Answers the ids in the order of the batch; the same ones again where the
     /// key was used for this request within the broker's window.
@@ -98,6 +160,39 @@ pub trait Broker: Send + Sync + 'static {
     /// # Errors
     /// The reason why not.
     fn ready(&self) -> Result<(), String>;
+
+    /// Figures.
+    fn figures(&self) -> Figures {
+        Figures::default()
+    }
+
+    /// Ends in good order, once nobody publishes any more: what is stored is made as safe as it can be. From then on
+    /// publishes may be refused.
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Whether the log takes the whole batch. What the log can't know is which ids the batch itself has twice.
+fn check(log: &Log, batch: &[Publication], now_ms: u64) -> Result<(), PublishError> {
+    let mut ids = HashSet::new();
+    for (index, publication) in batch.iter().enumerate() {
+        let Publication { topics, event } = publication;
+        let result = match &event.id {
+            Some(id) if !ids.insert(id) => Err(Refused::IdTaken(id.clone())),
+            _ => log.check(topics, event, now_ms),
+        };
+        result.map_err(|refused| PublishError::from(refused).at(index, batch.len()))?;
+    }
+    Ok(())
+}
+
+/// The id that an event has on the wire.
+fn id_of(publication: &Publication, epoch: Epoch, offset: Offset) -> EventId {
+    match &publication.event.id {
+        Some(id) => EventId::Own(id.as_str().into()),
+        None => EventId::Native(NativeId::new(epoch, offset)),
+    }
 }
 
 /// A broker's way into the node's log.
@@ -123,6 +218,11 @@ impl Tail {
             .upgrade()
             .expect("a hub outlives its broker's calls")
             .write_log(change)
+    }
+
+    /// The same for a thread of the broker's own, which may outlive the hub; `None` if the hub is gone.
+    pub fn try_write<T>(&self, change: impl FnOnce(&mut Log) -> T) -> Option<T> {
+        Some(self.shared.upgrade()?.write_log(change))
     }
 
     /// The time, in milliseconds since the Unix epoch.
