@@ -81,7 +81,7 @@ codes! {
 
 impl Code {
     /// What goes into `WWW-Authenticate` (RFC 6750 section 3).
-    fn challenge(self) -> Option<&'static str> {
+    pub fn challenge(self) -> Option<&'static str> {
         match self {
             Self::MissingCredential => Some("Bearer"),
             Self::BadCredential => Some("Bearer error=\"invalid_token\""),

@@ -176,6 +176,7 @@ impl Subscribe {
         }
         let own = own_topic(extensions)?;
         let listed = query.all("topics").flat_map(|list| list.split(','));
+        let listed = listed.map(|name| name.trim_matches(' '));
         let names = query
             .all("topic")
             .chain(listed.filter(|name| !name.is_empty()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Method, Version, header};
@@ -16,6 +16,7 @@ use tidewire::{ExpiresAt, Rights, UserId};
 
 use crate::auth::{Authenticator, Place};
 use crate::config::Config;
+use crate::services;
 
 /// How requests are let in.
 pub(crate) enum Access {
@@ -68,17 +69,18 @@ pub(super) async fn check(
     next: Next,
 ) -> Response {
     let (mut parts, body) = request.into_parts();
-    let result = match &*access {
+    let admitted = match &*access {
         Access::Open => check_that_local(&parts),
         Access::Checked(checked) => checked.admit(&mut parts).await,
     };
-    match result {
-        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+    let refused = match admitted {
+        Ok(()) => return next.run(Request::from_parts(parts, body)).await,
         Err(problem) if problem.code() == Code::AuthUnavailable => {
-            or_come_back_later(&parts.headers, problem).into_response()
+            or_come_back_later(&parts.headers, problem)
         }
-        Err(problem) => problem.into_response(),
-    }
+        Err(problem) => Err(problem),
+    };
+    refused.unwrap_or_else(|problem| services::refusal(parts.uri.path(), problem))
 }
 
 impl Checked {

@@ -76,13 +76,14 @@ async fn not_found(request: Request) -> Problem {
     Problem::new(Code::NotFound, detail)
 }
 
-pub(crate) async fn wrong_method(request: Request) -> Problem {
+pub(crate) async fn wrong_method(request: Request) -> Response {
     let detail = format!(
         "`{}` takes no {}; see the `Allow` header",
         request.uri().path(),
         request.method()
     );
-    Problem::new(Code::WrongMethod, detail)
+    let problem = Problem::new(Code::WrongMethod, detail);
+    services::refusal(request.uri().path(), problem)
 }
 
 /// A handler's panic is a bug of ours; its request gets an answer and the hub goes on.

@@ -13,7 +13,7 @@ use tidewire::{Broadcaster, Hub};
 use super::envelopes::{self, Caller, Streams};
 use crate::config::Config;
 
-const ADDRESSES: [&str; 3] = [
+pub(super) const ADDRESSES: [&str; 3] = [
     "/api/v1/broadcast-demo",
     "/api/v1/events-util",
     "/events-util",

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{OriginalUri, Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Extension, Json, Router};
-use http::{Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidewire::problem::{Code, Problem};
@@ -39,7 +39,12 @@ pub(super) fn serve(router: Router, addresses: &[&str]) -> Router {
     let router = router
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method);
-    let nest = |all: Router, address: &&str| all.nest(address, router.clone());
+    let nest = |all: Router, address: &&str| {
+        // Not among what is nested.
+        let root = format!("{address}/");
+        all.nest(address, router.clone())
+            .route(&root, any(not_found))
+    };
     addresses.iter().fold(Router::new(), nest)
 }
 
@@ -71,6 +76,8 @@ pub(super) struct Failure {
     error: &'static str,
     message: String,
     retry_after_s: Option<u32>,
+    /// How to authenticate.
+    challenge: Option<&'static str>,
 }
 
 impl Failure {
@@ -80,6 +87,7 @@ impl Failure {
             error,
             message: message.into(),
             retry_after_s: None,
+            challenge: None,
         }
     }
 
@@ -103,9 +111,13 @@ impl IntoResponse for Failure {
         });
         let mut response = answer(body);
         *response.status_mut() = self.status;
+        let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_s {
-            let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(challenge) = self.challenge {
+            let challenge = HeaderValue::from_static(challenge);
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }
@@ -119,6 +131,7 @@ impl From<Problem> for Failure {
             error: code.as_str(),
             message: problem.detail().to_owned(),
             retry_after_s: problem.retry_after(),
+            challenge: code.challenge(),
         }
     }
 }

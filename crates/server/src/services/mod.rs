@@ -6,7 +6,9 @@ mod events;
 mod metrics;
 
 use axum::Router;
+use axum::response::{IntoResponse, Response};
 use tidewire::Hub;
+use tidewire::problem::Problem;
 
 use crate::config::Config;
 
@@ -23,6 +25,22 @@ pub(crate) fn router(hub: &Hub, config: &Config) -> Router {
         router = router.merge(broadcast_demo::router(hub, config));
     }
     router
+}
+
+/// The answer to a request that is refused before any door has seen it, in the form of the door at its path.
+pub(crate) fn refusal(path: &str, problem: Problem) -> Response {
+    let is_below = |address: &&str| {
+        let rest = path.strip_prefix(*address);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let mut envelopes = events::ADDRESSES.iter().chain(&broadcast_demo::ADDRESSES);
+    if envelopes.any(is_below) {
+        envelopes::Failure::from(problem).into_response()
+    } else if metrics::ADDRESSES.iter().any(is_below) {
+        metrics::Refused::from(problem).into_response()
+    } else {
+        problem.into_response()
+    }
 }
 
 /// Adds the history rules of the services that are switched on, as far as nobody has set others for their topics.

@@ -7,6 +7,7 @@ mod support;
 
 mod command;
 mod cookies;
+mod doors;
 mod forged;
 mod issuer;
 mod keys;

@@ -39,6 +39,10 @@ fn a_query_selects_topics_by_name_and_by_pattern() {
         ("topic=orders&topic=order:7", &["orders", "order:7", "zz"]),
         ("topics=orders,order:7", &["orders", "order:7", "zz"]),
         ("topics=order%3A7,,orders,", &["orders", "order:7", "zz"]),
+        (
+            "topics=+orders,%20order:7%20,+",
+            &["orders", "order:7", "zz"],
+        ),
         ("topics=orders&topic=order:7", &["orders", "order:7", "zz"]),
         ("topic=a,b", &["a,b", "zz"]),
         ("topic=a%2Cb", &["a,b", "zz"]),

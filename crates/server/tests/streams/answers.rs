@@ -212,7 +212,7 @@ fn wrong_methods_and_addresses_are_refused_in_the_form_of_the_service() {
         let answer = hub.get(&format!("{EVENTS}/stream/a/{what}"));
         refused(&answer, 405, "wrong_method");
     }
-    for path in ["nothing", "stream/a/b", "stream"] {
+    for path in ["nothing", "stream/a/b", "stream", ""] {
         let path = format!("{EVENTS}/{path}");
         let answer = hub.get(&path);
         refused(&answer, 404, "not_found");

@@ -19,7 +19,7 @@ use self::generators::{Generators, TooMany};
 use super::envelopes::{self, Caller, Failure, StreamId, Streams, done, found};
 use crate::config::Config;
 
-const ADDRESSES: [&str; 3] = ["/api/v1/events", "/api/v1/events-full", "/events-full"];
+pub(super) const ADDRESSES: [&str; 3] = ["/api/v1/events", "/api/v1/events-full", "/events-full"];
 
 /// What these streams' topics begin with, before a colon.
 const NAMESPACE: &str = "stream";

@@ -14,6 +14,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tidewire::problem::{Code, Problem};
+use tidewire::subscribe::Subscribe;
 use tidewire::{Hub, Rights, Topic};
 use uuid::Uuid;
 
@@ -35,22 +36,27 @@ const READING_SHAPE: &str = r#"a reading is {"metric_id": "…", "value": 21.5} 
 struct Service {
     metrics: Arc<UseCases<InMemory, HubAnnouncer>>,
     limits: Arc<Limits>,
+    stream: Subscribe,
 }
+
+/// Where this service is, with all that lies below.
+pub(in super::super) const ADDRESSES: [&str; 2] = ["/metrics", "/events/watch"];
 
 /// The routes. `GET /metrics` is none of them: Prometheus reads there.
 pub(in super::super) fn router(hub: &Hub, config: &Config) -> Router {
+    let topic = Topic::new(TOPIC).expect("a plain word is a topic");
     let service = Service {
         metrics: Arc::new(UseCases::new(
             InMemory::default(),
             HubAnnouncer(hub.clone()),
         )),
         limits: Arc::new(config.limits.clone()),
+        stream: hub.subscribe_to([topic]),
     };
-    let topic = Topic::new(TOPIC).expect("a plain word is a topic");
     Router::new()
         .route("/metrics/readings", post(create_reading))
         .route("/metrics/{id}", get(metric))
-        .route("/events/watch", get(hub.subscribe_to([topic])))
+        .route("/events/watch", get(watch))
         .method_not_allowed_fallback(wrong_method)
         // After the fallback: this address has one already, where Prometheus' route was made.
         .route("/metrics", post(create_metric))
@@ -75,6 +81,11 @@ struct NewReading {
     /// `timestamp` in the Go sample.
     #[serde(alias = "timestamp")]
     recorded_at: Option<String>,
+}
+
+/// Answers `GET /events/watch`.
+async fn watch(State(service): State<Service>, request: Request) -> Result<Response, Refused> {
+    Ok(service.stream.respond(&request)?)
 }
 
 /// Answers `POST /metrics`.
@@ -188,7 +199,7 @@ fn unknown_metric() -> Problem {
 }
 
 /// A problem as this service answers it.
-struct Refused(Problem);
+pub(in super::super) struct Refused(Problem);
 
 impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
