@@ -55,7 +55,7 @@ impl fmt::Display for PublishError {
         match self {
             Self::Topic(error) => error.fmt(f),
             Self::Event(error) => error.fmt(f),
-            Self::NoTopic => f.write_str("name a topic, or several in `topics`"),
+            Self::NoTopic => f.write_str("name a topic: `topic` or `topics` in a document, `?topic=` in an address"),
             Self::TooManyTopics(n) => {
                 write!(f, "an event may go to {TOPICS_PER_EVENT_MAX} topics at most, not to {n}")
             }

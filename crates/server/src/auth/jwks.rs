@@ -5,6 +5,7 @@
 //! [`FETCH_PAUSE`] allows: such tokens cost their sender nothing. While the issuer can't be reached the known keys stay
 //! in use for [`STALE_MAX`].
 
+use std::error::Error;
 use std::fs;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -298,18 +299,17 @@ impl Published {
     }
 
     async fn download(&self) -> Result<Vec<PublishedKey>, String> {
-        let text = |error: reqwest::Error| error.without_url().to_string();
         let mut response = self
             .client
             .get(self.url.clone())
             .send()
             .await
-            .map_err(text)?;
+            .map_err(reason)?;
         if !response.status().is_success() {
             return Err(format!("the answer is {}", response.status()));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(text)? {
+        while let Some(chunk) = response.chunk().await.map_err(reason)? {
             if body.len() + chunk.len() > SET_BYTES_MAX {
                 return Err(format!("the answer has more than {SET_BYTES_MAX} bytes"));
             }
@@ -322,6 +322,21 @@ impl Published {
             return Err("the answer has no key for signatures that can be used".to_owned());
         }
         Ok(keys)
+    }
+}
+
+/// What failed, and the cause of it, which reqwest leaves out: that sending failed helps nobody.
+fn reason(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut cause: &dyn Error = &error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let (what, why) = (error.to_string(), cause.to_string());
+    if what == why {
+        what
+    } else {
+        format!("{what}: {why}")
     }
 }
 

@@ -125,6 +125,7 @@ fn an_issuer_that_is_away_makes_503_and_known_keys_stay_in_use() {
         (503, "auth_unavailable".into())
     );
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    assert!(answer.body.contains("502"), "{answer:?}");
     // A browser's EventSource would give up for ever on a 503.
     let token = crate::bearer(&issuer.publisher());
     let headers = [
@@ -170,4 +171,20 @@ fn a_secret_in_a_published_set_is_no_key() {
     let hub = server.hub();
     let token = Issuer::with_secret().named("a").publisher();
     assert_eq!(refused(&publish_as(&hub, "orders", &token)).0, "algorithm");
+}
+
+#[test]
+fn the_log_says_why_keys_can_not_be_fetched() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let issuers = format!(
+        "[{{jwks_url = 'http://{}/keys'}}]",
+        closed.local_addr().unwrap()
+    );
+    drop(closed);
+    let hub = Hub::spawn(&[], &[("TIDEWIRE_AUTH__ISSUERS", &issuers)]);
+    let answer = publish_as(&hub, "orders", &Issuer::ec().named("a").publisher());
+    assert_eq!(answer.status, 503, "{answer:?}");
+    let is_said = |text: &str| text.contains("fetched") && text.contains("Connection refused");
+    assert!(is_said(&answer.body), "{answer:?}");
+    assert!(hub.output().lines().any(is_said), "{}", hub.output());
 }
