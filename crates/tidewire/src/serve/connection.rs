@@ -21,10 +21,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tokio_util::either::Either;
 use tower::ServiceExt;
 
-use super::io::{Io, answer};
+use super::io::{Io, Socket, answer};
 use super::reactor::Adoption;
+#[cfg(feature = "tls")]
+use super::tls::{self, Opened, Tls};
 use super::{Client, Handover, Server};
 use crate::live::Live;
 use crate::problem::Code;
@@ -56,6 +59,40 @@ pub(super) async fn run(
     }
 }
 
+#[cfg(feature = "tls")]
+async fn serve_tls(
+    stream: TcpStream,
+    remote: SocketAddr,
+    router: Router,
+    server: &Arc<Server>,
+    cut_off: &Arc<Notify>,
+    tls: &Tls,
+) {
+    let deadline = tls::deadline(server);
+    let opened = tokio::select! {
+        opened = tls::open(stream, remote, tls, deadline) => opened,
+        () = server.closing.cancelled() => return,
+    };
+    let mut client = Client {
+        remote,
+        cut_off: None,
+        handover: None,
+        server: server.clone(),
+    };
+    match opened {
+        Some(Opened::Http1(stream)) => {
+            client.cut_off = Some(cut_off.clone());
+            let stream = Either::Right(stream);
+            serve_http1(stream, Bytes::new(), router, client, tls::left(deadline)).await;
+        }
+        Some(Opened::Http2(stream)) => {
+            serve_http2(Either::Right(stream), Bytes::new(), router, client).await;
+        }
+        Some(Opened::Plain(stream)) => refuse_plain(Either::Left(stream)).await,
+        None => {}
+    }
+}
+
 async fn serve(
     mut stream: TcpStream,
     remote: SocketAddr,
@@ -63,13 +100,17 @@ async fn serve(
     server: &Arc<Server>,
     cut_off: &Arc<Notify>,
 ) {
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &server.tls {
+        return Box::pin(serve_tls(stream, remote, router, server, cut_off, tls)).await;
+    }
     let head_timeout = server.options.head_timeout;
     let protocol = tokio::select! {
         protocol = Box::pin(timeout(head_timeout, find_protocol(&mut stream))) => protocol,
         () = server.closing.cancelled() => return,
     };
     match protocol {
-        Err(_) => Box::pin(time_out(stream)).await,
+        Err(_) => Box::pin(time_out(Either::Left(stream))).await,
         Ok(Err(_)) => {}
         Ok(Ok((false, read_ahead))) => {
             let client = Client {
@@ -78,7 +119,14 @@ async fn serve(
                 handover: Some(Arc::default()),
                 server: server.clone(),
             };
-            serve_http1(stream, read_ahead, router, client).await;
+            serve_http1(
+                Either::Left(stream),
+                read_ahead,
+                router,
+                client,
+                head_timeout,
+            )
+            .await;
         }
         Ok(Ok((true, read_ahead))) => {
             let client = Client {
@@ -88,7 +136,13 @@ async fn serve(
                 server: server.clone(),
             };
             // In a place of its own, as it is larger than what HTTP/1.1 needs.
-            Box::pin(serve_http2(stream, read_ahead, router, client)).await;
+            Box::pin(serve_http2(
+                Either::Left(stream),
+                read_ahead,
+                router,
+                client,
+            ))
+            .await;
         }
     }
 }
@@ -107,10 +161,11 @@ async fn find_protocol(stream: &mut TcpStream) -> std::io::Result<(bool, Bytes)>
 
 /// Not an `async fn`: that would keep room for its arguments beside what becomes of them.
 fn serve_http1(
-    stream: TcpStream,
+    stream: Socket,
     read_ahead: Bytes,
     router: Router,
     client: Client,
+    head_timeout: Duration,
 ) -> impl Future<Output = ()> + Send {
     let server = client.server.clone();
     let was_served = Arc::new(AtomicBool::new(false));
@@ -122,7 +177,7 @@ fn serve_http1(
         served: was_served.clone(),
     };
     // Boxed, as a future has room for all the places that a value moves through.
-    let connection = Box::new(http1(io, service, &server));
+    let connection = Box::new(http1(io, service, &server, head_timeout));
     async move {
         let (end, stream) = drive_http1(connection, handover, &server).await;
         // What comes now is short, and shall not make the task of every connection larger.
@@ -138,10 +193,10 @@ fn serve_http1(
 
 type Http1 = http1::Connection<TokioIo<Io>, RouterService>;
 
-fn http1(io: Io, service: RouterService, server: &Server) -> Http1 {
+fn http1(io: Io, service: RouterService, server: &Server, head_timeout: Duration) -> Http1 {
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(server.options.head_timeout)
+        .header_read_timeout(head_timeout)
         .max_buf_size(server.options.head_bytes_max.max(8_192))
         .serve_connection(TokioIo::new(io), service)
 }
@@ -151,7 +206,7 @@ async fn drive_http1(
     mut connection: Box<Http1>,
     handover: Option<Arc<Handover>>,
     server: &Server,
-) -> (End, TcpStream) {
+) -> (End, Socket) {
     let mut closing = pin!(server.closing.cancelled());
     let mut told = false;
     let end = poll_fn(|cx| {
@@ -183,7 +238,9 @@ enum End {
 }
 
 /// Gives a stream and its socket to a reactor.
-fn hand_over(live: Live, stream: TcpStream, server: &Arc<Server>) {
+fn hand_over(live: Live, stream: Socket, server: &Arc<Server>) {
+    // A stream over TLS is never offered.
+    let Either::Left(stream) = stream else { return };
     match (server.reactor(), stream.into_std()) {
         (Some(reactor), Ok(stream)) => reactor.adopt(Adoption {
             live,
@@ -194,7 +251,7 @@ fn hand_over(live: Live, stream: TcpStream, server: &Arc<Server>) {
     }
 }
 
-async fn serve_http2(stream: TcpStream, read_ahead: Bytes, router: Router, client: Client) {
+async fn serve_http2(stream: Socket, read_ahead: Bytes, router: Router, client: Client) {
     let server = client.server.clone();
     let was_served = Arc::new(AtomicBool::new(true));
     let io = TokioIo::new(Io::new(stream, read_ahead, was_served.clone(), None));
@@ -218,7 +275,7 @@ async fn serve_http2(stream: TcpStream, read_ahead: Bytes, router: Router, clien
 }
 
 /// Tells a client that its head took too long.
-async fn time_out(mut stream: TcpStream) {
+async fn time_out(mut stream: Socket) {
     let text = answer(
         Code::HeadTimeout,
         "the request's head did not arrive within `limits.head_timeout`",
@@ -229,8 +286,20 @@ async fn time_out(mut stream: TcpStream) {
     }
 }
 
+/// Tells a client that has sent plain HTTP to a TLS server what is wrong.
+#[cfg(feature = "tls")]
+async fn refuse_plain(mut stream: Socket) {
+    let text = answer(
+        Code::BadHead,
+        "this address speaks TLS, and the request came without; use https://",
+    );
+    if stream.write_all(&text).await.is_ok() {
+        linger(stream, LINGER).await;
+    }
+}
+
 /// Ends the connection such that the client gets the last answer.
-async fn linger(mut stream: TcpStream, longest: Duration) {
+async fn linger(mut stream: Socket, longest: Duration) {
     if stream.shutdown().await.is_err() {
         return;
     }

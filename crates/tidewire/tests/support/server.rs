@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{WAIT_MAX, wait_until};
+use super::{WAIT_MAX, tls, wait_until};
 
 /// How a stream gets to its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,10 @@ pub enum Carrier {
     Changed,
     /// HTTP/2 on the hub's own server.
     Http2,
+    /// HTTP/1.1 over TLS on the hub's own server.
+    TlsHttp1,
+    /// HTTP/2 over TLS on the hub's own server.
+    TlsHttp2,
     /// HTTP/1.1 on `axum::serve`.
     Axum,
 }
@@ -37,7 +41,14 @@ pub enum Carrier {
 impl Carrier {
     /// Whether the hub's own server has the connection to itself, and can cut it off.
     pub fn can_cut_off(self) -> bool {
-        matches!(self, Self::Direct | Self::Http10 | Self::Changed)
+        matches!(
+            self,
+            Self::Direct | Self::Http10 | Self::Changed | Self::TlsHttp1
+        )
+    }
+
+    pub fn is_http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::TlsHttp2)
     }
 }
 
@@ -98,7 +109,11 @@ impl Server {
             let serve = axum::serve(listener, router).with_graceful_shutdown(stopped);
             runtime.spawn(async { serve.await.unwrap() })
         } else {
-            let serve = tidewire::serve(listener, router)
+            let mut serve = tidewire::serve(listener, router);
+            if matches!(carrier, Carrier::TlsHttp1 | Carrier::TlsHttp2) {
+                serve = serve.with_tls(&tls::server());
+            }
+            let serve = serve
                 .with_options(options())
                 .with_graceful_shutdown(stopped);
             runtime.spawn(async { serve.into_future().await.unwrap() })
