@@ -10,6 +10,7 @@ mod publish;
 mod routes;
 mod serve;
 mod services;
+mod tls;
 mod token;
 mod watch;
 

@@ -15,8 +15,8 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use tokio_util::either::Either;
 use tower::ServiceExt;
 
+use super::http2::{self, Usage};
 use super::io::{Io, Socket, answer};
 use super::reactor::Adoption;
 #[cfg(feature = "tls")]
@@ -39,10 +40,6 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LINGER: Duration = Duration::from_secs(2);
 /// How long the rest of a request is read where it keeps coming. Stops clients that send for ever.
 const LINGER_MAX: Duration = Duration::from_secs(30);
-/// Most streams that one HTTP/2 connection may have open.
-const HTTP2_STREAMS_MAX: u32 = 256;
-/// Bytes that one HTTP/2 stream keeps for a client that does not take them.
-const HTTP2_SEND_BUFFER_BYTES: usize = 32 * 1024;
 
 /// Serves a connection until it ends, is cut off, or the server gives it up.
 pub(super) async fn run(
@@ -86,7 +83,8 @@ async fn serve_tls(
             serve_http1(stream, Bytes::new(), router, client, tls::left(deadline)).await;
         }
         Some(Opened::Http2(stream)) => {
-            serve_http2(Either::Right(stream), Bytes::new(), router, client).await;
+            let stream = Either::Right(stream);
+            http2::serve(stream, Bytes::new(), router, client, tls::left(deadline)).await;
         }
         Some(Opened::Plain(stream)) => refuse_plain(Either::Left(stream)).await,
         None => {}
@@ -136,11 +134,12 @@ async fn serve(
                 server: server.clone(),
             };
             // In a place of its own, as it is larger than what HTTP/1.1 needs.
-            Box::pin(serve_http2(
+            Box::pin(http2::serve(
                 Either::Left(stream),
                 read_ahead,
                 router,
                 client,
+                head_timeout,
             ))
             .await;
         }
@@ -175,6 +174,7 @@ fn serve_http1(
         router,
         client,
         served: was_served.clone(),
+        usage: None,
     };
     // Boxed, as a future has room for all the places that a value moves through.
     let connection = Box::new(http1(io, service, &server, head_timeout));
@@ -251,29 +251,6 @@ fn hand_over(live: Live, stream: Socket, server: &Arc<Server>) {
     }
 }
 
-async fn serve_http2(stream: Socket, read_ahead: Bytes, router: Router, client: Client) {
-    let server = client.server.clone();
-    let was_served = Arc::new(AtomicBool::new(true));
-    let io = TokioIo::new(Io::new(stream, read_ahead, was_served.clone(), None));
-    let service = RouterService {
-        router,
-        client,
-        served: was_served,
-    };
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(HTTP2_STREAMS_MAX)
-        .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
-        .max_header_list_size(server.options.head_bytes_max as u32)
-        .serve_connection(io, service);
-    let mut connection = pin!(connection);
-    tokio::select! {
-        _ = &mut connection => return,
-        () = server.closing.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = connection.await;
-}
-
 /// Tells a client that its head took too long.
 async fn time_out(mut stream: Socket) {
     let text = answer(
@@ -314,10 +291,12 @@ async fn linger(mut stream: Socket, longest: Duration) {
 
 /// The router as hyper calls it, with the client in each request's extensions.
 #[derive(Clone)]
-struct RouterService {
-    router: Router,
-    client: Client,
-    served: Arc<AtomicBool>,
+pub(super) struct RouterService {
+    pub(super) router: Router,
+    pub(super) client: Client,
+    pub(super) served: Arc<AtomicBool>,
+    /// Set where hyper does not end idle connections by itself.
+    pub(super) usage: Option<Usage>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for RouterService {
@@ -329,7 +308,11 @@ impl hyper::service::Service<Request<Incoming>> for RouterService {
         self.served.store(true, Ordering::Relaxed);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.client.clone());
-        Box::pin(self.router.clone().oneshot(request))
+        let answer = self.router.clone().oneshot(request);
+        let Some(in_use) = self.usage.as_ref().map(Usage::begin) else {
+            return Box::pin(answer);
+        };
+        Box::pin(async move { Ok(answer.await?.map(|body| in_use.until_sent(body))) })
     }
 }
 

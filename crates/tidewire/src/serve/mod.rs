@@ -10,6 +10,7 @@
 mod connection;
 mod direct;
 mod handover;
+mod http2;
 mod io;
 mod reactor;
 #[cfg(test)]

@@ -106,7 +106,9 @@ impl Pair {
         };
         ParsedCertificate::try_from(&certificate).map_err(TlsError::certificate)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
-            pem::Error::NoItemsFound => TlsError::key("no private key in PEM is in it"),
+            pem::Error::NoItemsFound => {
+                TlsError::key("no private key in PEM is in it, or it has a passphrase")
+            }
             error => TlsError::key(error),
         })?;
         let provider = aws_lc_rs::default_provider();

@@ -78,6 +78,20 @@ impl Server {
         settings: HubBuilder,
         more: impl FnOnce(Router) -> Router,
     ) -> Self {
+        Self::start_as(carrier, settings, options(), more)
+    }
+
+    /// As [`start`](Self::start), with other limits.
+    pub fn start_limited(carrier: Carrier, settings: HubBuilder, options: ServeOptions) -> Self {
+        Self::start_as(carrier, settings, options, |router| router)
+    }
+
+    fn start_as(
+        carrier: Carrier,
+        settings: HubBuilder,
+        options: ServeOptions,
+        more: impl FnOnce(Router) -> Router,
+    ) -> Self {
         let hub = settings.build();
         let door = Broadcaster::new(&hub, "door").unwrap();
         let mut router = Router::new()
@@ -113,9 +127,7 @@ impl Server {
             if matches!(carrier, Carrier::TlsHttp1 | Carrier::TlsHttp2) {
                 serve = serve.with_tls(&tls::server());
             }
-            let serve = serve
-                .with_options(options())
-                .with_graceful_shutdown(stopped);
+            let serve = serve.with_options(options).with_graceful_shutdown(stopped);
             runtime.spawn(async { serve.into_future().await.unwrap() })
         };
         drop(inside);
@@ -178,7 +190,8 @@ impl Server {
     }
 }
 
-fn options() -> ServeOptions {
+/// Limits that let tests be quick.
+pub fn options() -> ServeOptions {
     ServeOptions {
         send_buffer_bytes: SEND_BUFFER_BYTES,
         drain_grace: Duration::from_millis(1),
