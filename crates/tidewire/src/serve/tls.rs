@@ -143,6 +143,7 @@ pub struct TlsError {
     reason: String,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` calls them")]
 impl TlsError {
     fn certificate(reason: impl ToString) -> Self {
         let reason = reason.to_string();
@@ -159,7 +160,9 @@ impl TlsError {
             reason,
         }
     }
+}
 
+impl TlsError {
     /// Whether it is the key that can't be used; else it is the certificate.
     pub fn is_in_key(&self) -> bool {
         self.in_key
