@@ -11,6 +11,7 @@ mod repair;
 mod routes;
 mod serve;
 mod services;
+mod tls;
 mod token;
 mod watch;
 

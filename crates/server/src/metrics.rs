@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tidewire::Hub;
 
+use crate::tls;
+
 /// The media type of the text that [`exposition`] writes (`OpenMetrics` 1.0).
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -59,6 +61,11 @@ impl Collector for HubCollector {
             "ready",
             "Whether events can be stored",
             &gauge(usize::from(self.0.ready().is_ok())),
+        )?;
+        put(
+            "tls_reload_failed",
+            "Whether the certificate's files hold what can't be served, so that an older one is",
+            &gauge(usize::from(tls::reload_failed())),
         )?;
         put(
             "published",

@@ -1,6 +1,7 @@
 //! `tidewire serve`: from the configuration to a hub that listens, and from a signal to its end.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tidewire::broker::{DiskBroker, DiskOptions, Fsync, MemoryBroker};
@@ -8,6 +9,7 @@ use tidewire::core::coalesce::CoalesceRule;
 use tidewire::core::log::{Retention, RetentionRule};
 use tidewire::core::subscription::SlowClient;
 use tidewire::{AtCapacity, Hub, HubBuilder, Pattern, ServeOptions};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -15,6 +17,7 @@ use crate::client::notice;
 use crate::config::{self, Config, LogFormat};
 use crate::exit::Exit;
 use crate::routes::{self, Access, start_clock};
+use crate::tls::{self, Certificate};
 
 /// Descriptors that the hub needs beside those of its connections.
 const SPARE_DESCRIPTORS: u64 = 64;
@@ -23,9 +26,13 @@ const SPARE_DESCRIPTORS: u64 = 64;
 pub(crate) fn run(config: &Config) -> Exit {
     start_logging(config);
     start_clock();
-    let (access, builder) = match (Access::new(config), builder(config)) {
-        (Ok(access), Ok(builder)) => (access, builder),
-        (Err(error), _) | (_, Err(error)) => {
+    let parts = || {
+        let access = Access::new(config)?;
+        Ok::<_, String>((access, builder(config)?, Certificate::load(&config.tls)?))
+    };
+    let (access, builder, certificate) = match parts() {
+        Ok(parts) => parts,
+        Err(error) => {
             notice(format_args!("error: {error}"));
             return Exit::Usage;
         }
@@ -48,20 +55,22 @@ pub(crate) fn run(config: &Config) -> Exit {
             return Exit::Failure;
         }
     };
-    match runtime.block_on(serve(config, &hub, access)) {
+    match runtime.block_on(serve(config, &hub, access, certificate)) {
         Ok(()) => Exit::Ok,
         Err(error) => {
-            notice(format_args!(
-                "error: can't serve on {}: {error}",
-                config.listen
-            ));
+            notice(format_args!("error: {error}"));
             Exit::Failure
         }
     }
 }
 
-async fn serve(config: &Config, hub: &Hub, access: Access) -> std::io::Result<()> {
-    let listener = tidewire::bind(config.listen)?;
+async fn serve(
+    config: &Config,
+    hub: &Hub,
+    access: Access,
+    certificate: Option<Certificate>,
+) -> std::io::Result<()> {
+    let listener = bind(config.listen)?;
     access.start();
     let router = routes::router(hub, config, access);
     let options = ServeOptions {
@@ -88,22 +97,39 @@ async fn serve(config: &Config, hub: &Hub, access: Access) -> std::io::Result<()
             std::process::exit(1);
         });
     };
-    announce(listener.local_addr()?);
-    tidewire::serve(listener, router)
-        .with_options(options)
-        .with_graceful_shutdown(stop)
-        .await?;
+    let address = listener.local_addr()?;
+    let mut serve = tidewire::serve(listener, router)
+        .with_options(options.clone())
+        .with_graceful_shutdown(stop);
+    let mut scheme = "http";
+    if let Some(certificate) = certificate {
+        scheme = "https";
+        serve = serve.with_tls(certificate.tls());
+        if let Some(redirect) = config.tls.redirect {
+            let router = tls::redirect(certificate.tls(), address.port());
+            let redirect = tidewire::serve(bind(redirect)?, router).with_options(options);
+            tokio::spawn(redirect.into_future());
+        }
+        tokio::spawn(certificate.keep_fresh(signal(SignalKind::hangup())?));
+    }
+    announce(scheme, address);
+    serve.await?;
     hub.stop().await;
     tracing::info!("ended");
     Ok(())
 }
 
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let explain = |error| std::io::Error::other(format!("can't serve on {address}: {error}"));
+    tidewire::bind(address).map_err(explain)
+}
+
 /// Says where the hub is. The only line on standard output, for people and scripts alike.
-fn announce(address: std::net::SocketAddr) {
+fn announce(scheme: &str, address: SocketAddr) {
     let mut out = std::io::stdout();
     let _ = writeln!(
         out,
-        "tidewire {} serves on http://{address}",
+        "tidewire {} serves on {scheme}://{address}",
         env!("CARGO_PKG_VERSION")
     );
     let _ = out.flush();

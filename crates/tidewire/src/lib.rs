@@ -57,6 +57,8 @@ pub use crate::hub::{Hub, HubBuilder};
 pub use crate::publish::PublishError;
 pub use crate::rights::{ExpiresAt, Rights, UserId};
 pub use crate::serve::{ServeOptions, bind, serve};
+#[cfg(feature = "tls")]
+pub use crate::serve::{Tls, TlsError};
 pub use crate::stream::EventStream;
 
 /// The guides' Rust, compiled and run with the documentation's.

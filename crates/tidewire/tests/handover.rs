@@ -91,8 +91,7 @@ fn bytes_behind_the_request_of_a_stream_do_no_harm() {
     }
     // More than anybody sends by mistake.
     let flood = " ".repeat(1024 * 1024);
-    let mut stream = &http1.stream;
-    let _ = std::io::Write::write_all(&mut stream, flood.as_bytes());
+    let _ = std::io::Write::write_all(&mut http1.stream, flood.as_bytes());
     server.assert_closed(&[(CloseReason::ClientGone, 1)]);
 }
 

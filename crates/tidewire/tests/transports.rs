@@ -12,6 +12,8 @@ macro_rules! for_each_carrier {
         for_each_carrier!(http10 Http10: $($case)*);
         for_each_carrier!(changed Changed: $($case)*);
         for_each_carrier!(http2 Http2: $($case)*);
+        for_each_carrier!(tls_http1 TlsHttp1: $($case)*);
+        for_each_carrier!(tls_http2 TlsHttp2: $($case)*);
         for_each_carrier!(axum_serve Axum: $($case)*);
     };
     ($module:ident $carrier:ident: $($case:ident)*) => {

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::error::{ConfigError, SettingError};
-use super::schema::{Auth, Broker, BrokerKind, Config, History, Limits};
+use super::schema::{Auth, Broker, BrokerKind, Config, History, Limits, Tls};
 use super::tree::Node;
 use super::values::{format_bytes, format_duration};
 
@@ -59,6 +59,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
     }
     check.log_level(&config.log.level)?;
     check.auth(&config.auth)?;
+    check.tls(&config.tls)?;
     check.open_to(config.listen, config.auth.is_set())
 }
 
@@ -297,6 +298,24 @@ impl Check<'_> {
             return self.refuse("auth.webhook.url", "set beside auth.issuers", allowed);
         }
         Ok(())
+    }
+
+    /// A certificate is nothing without its key, and a redirect leads nowhere without both.
+    fn tls(&self, tls: &Tls) -> Result<(), ConfigError> {
+        let (missing, because) = match (&tls.cert, &tls.key, tls.redirect) {
+            (None, Some(_), _) => ("tls.cert", "tls.key"),
+            (Some(_), None, _) => ("tls.key", "tls.cert"),
+            (None, None, Some(_)) => ("tls.cert", "tls.redirect"),
+            _ => return Ok(()),
+        };
+        Err(ConfigError::Setting(Box::new(SettingError {
+            key: missing.to_owned(),
+            problem: format!("must be set beside {because}"),
+            given: None,
+            origin: self.tree.origin_of(because),
+            allowed: Some("a file in PEM; tls.cert and tls.key go together".to_owned()),
+            hint: None,
+        })))
     }
 
     /// Without any credentials set up, everyone may do everything, and that must stay on this machine.

@@ -21,6 +21,7 @@ pub(crate) struct Config {
     /// Address and port to serve on.
     #[serde(with = "values::listen")]
     pub(crate) listen: SocketAddr,
+    pub(crate) tls: Tls,
     pub(crate) limits: Limits,
     pub(crate) history: History,
     pub(crate) stream: Stream,
@@ -31,6 +32,24 @@ pub(crate) struct Config {
     pub(crate) cors: Cors,
     pub(crate) services: Services,
     pub(crate) log: Log,
+}
+
+/// Serving over TLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tls {
+    /// A file with the certificate and its chain, in PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cert: Option<String>,
+    /// A file with its private key, in PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
+    /// Where plain HTTP is answered with a redirect.
+    #[serde(
+        with = "values::listen_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) redirect: Option<SocketAddr>,
 }
 
 /// What clients may use up.
@@ -461,6 +480,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            tls: Tls::default(),
             limits: Limits::default(),
             history: History::default(),
             stream: Stream::default(),
@@ -566,6 +586,9 @@ impl Default for Log {
 /// The full names of all settings. A test holds it against the structs above.
 pub(crate) const KEYS: &[&str] = &[
     "listen",
+    "tls.cert",
+    "tls.key",
+    "tls.redirect",
     "limits.max_connections",
     "limits.at_capacity",
     "limits.slow_client",

@@ -165,6 +165,9 @@ fn the_list_of_keys_is_that_of_the_schema() {
     config.broker.path = Some("p".to_owned());
     config.broker.prefix = Some("p".to_owned());
     config.auth.cookie = Some("c".to_owned());
+    config.tls.cert = Some("p".to_owned());
+    config.tls.key = Some("p".to_owned());
+    config.tls.redirect = Some(config.listen);
     config.auth.webhook.url = Some(serde_json::from_str("\"http://w\"").unwrap());
     let toml::Value::Table(table) = toml::Value::try_from(&config).unwrap() else {
         panic!("a table")

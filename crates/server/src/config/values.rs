@@ -215,6 +215,28 @@ pub(crate) mod listen {
     }
 }
 
+/// An `Option<SocketAddr>`, in the same way.
+pub(crate) mod listen_option {
+    use super::{SocketAddr, listen};
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(crate) fn serialize<S: serde::Serializer>(
+        value: &Option<SocketAddr>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => listen::serialize(value, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
+        listen::deserialize(from).map(Some)
+    }
+}
+
 struct ListenVisitor;
 
 impl ListenVisitor {

@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     EventSource,
     /// `@microsoft/fetch-event-source` from npm.
     FetchEventSource,
+    /// A page with many `EventSource`s over TLS, in headless Chromium: see `tests/tls/many.mjs`.
+    ManyStreams,
     /// `httpx-sse` from `PyPI`.
     HttpxSse,
     /// The hub's own page, in headless Chromium.
@@ -69,6 +71,7 @@ impl Client {
             Kind::ExamplePage => script(NODE, "../examples/open.mjs", url),
             Kind::EventSource => script(NODE, "eventsource.mjs", url),
             Kind::FetchEventSource => script(NODE, "fetch_event_source.mjs", url),
+            Kind::ManyStreams => script(NODE, "../tls/many.mjs", url),
             Kind::HttpxSse => script(PYTHON, "httpx_sse_client.py", url),
             Kind::Page => script(NODE, "page.mjs", url),
             Kind::SseclientPy => script(PYTHON, "sseclient_py.py", url),

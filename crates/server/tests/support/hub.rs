@@ -181,8 +181,11 @@ impl Hub {
 
     fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + WAIT_MAX;
+        // Over TLS plain requests are told so.
+        let is_tls = self.env.iter().any(|(key, _)| key == "TIDEWIRE_TLS__CERT");
+        let ready = if is_tls { 400 } else { 200 };
         while !http::request(self.port, "GET", "/readyz", None)
-            .is_ok_and(|answer| answer.status == 200)
+            .is_ok_and(|answer| answer.status == ready)
         {
             if let Some(status) = self.process.try_wait().expect("a child can be waited for") {
                 panic!("the hub ended before it was ready: {status}");

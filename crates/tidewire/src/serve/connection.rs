@@ -15,16 +15,20 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tokio_util::either::Either;
 use tower::ServiceExt;
 
-use super::io::{Io, answer};
+use super::http2::{self, Usage};
+use super::io::{Io, Socket, answer};
 use super::reactor::Adoption;
+#[cfg(feature = "tls")]
+use super::tls::{self, Opened, Tls};
 use super::{Client, Handover, Server};
 use crate::live::Live;
 use crate::problem::Code;
@@ -36,10 +40,6 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LINGER: Duration = Duration::from_secs(2);
 /// How long the rest of a request is read where it keeps coming. Stops clients that send for ever.
 const LINGER_MAX: Duration = Duration::from_secs(30);
-/// Most streams that one HTTP/2 connection may have open.
-const HTTP2_STREAMS_MAX: u32 = 256;
-/// Bytes that one HTTP/2 stream keeps for a client that does not take them.
-const HTTP2_SEND_BUFFER_BYTES: usize = 32 * 1024;
 
 /// Serves a connection until it ends, is cut off, or the server gives it up.
 pub(super) async fn run(
@@ -56,6 +56,41 @@ pub(super) async fn run(
     }
 }
 
+#[cfg(feature = "tls")]
+async fn serve_tls(
+    stream: TcpStream,
+    remote: SocketAddr,
+    router: Router,
+    server: &Arc<Server>,
+    cut_off: &Arc<Notify>,
+    tls: &Tls,
+) {
+    let deadline = tls::deadline(server);
+    let opened = tokio::select! {
+        opened = tls::open(stream, remote, tls, deadline) => opened,
+        () = server.closing.cancelled() => return,
+    };
+    let mut client = Client {
+        remote,
+        cut_off: None,
+        handover: None,
+        server: server.clone(),
+    };
+    match opened {
+        Some(Opened::Http1(stream)) => {
+            client.cut_off = Some(cut_off.clone());
+            let stream = Either::Right(stream);
+            serve_http1(stream, Bytes::new(), router, client, tls::left(deadline)).await;
+        }
+        Some(Opened::Http2(stream)) => {
+            let stream = Either::Right(stream);
+            http2::serve(stream, Bytes::new(), router, client, tls::left(deadline)).await;
+        }
+        Some(Opened::Plain(stream)) => refuse_plain(Either::Left(stream)).await,
+        None => {}
+    }
+}
+
 async fn serve(
     mut stream: TcpStream,
     remote: SocketAddr,
@@ -63,13 +98,17 @@ async fn serve(
     server: &Arc<Server>,
     cut_off: &Arc<Notify>,
 ) {
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &server.tls {
+        return Box::pin(serve_tls(stream, remote, router, server, cut_off, tls)).await;
+    }
     let head_timeout = server.options.head_timeout;
     let protocol = tokio::select! {
         protocol = Box::pin(timeout(head_timeout, find_protocol(&mut stream))) => protocol,
         () = server.closing.cancelled() => return,
     };
     match protocol {
-        Err(_) => Box::pin(time_out(stream)).await,
+        Err(_) => Box::pin(time_out(Either::Left(stream))).await,
         Ok(Err(_)) => {}
         Ok(Ok((false, read_ahead))) => {
             let client = Client {
@@ -78,7 +117,14 @@ async fn serve(
                 handover: Some(Arc::default()),
                 server: server.clone(),
             };
-            serve_http1(stream, read_ahead, router, client).await;
+            serve_http1(
+                Either::Left(stream),
+                read_ahead,
+                router,
+                client,
+                head_timeout,
+            )
+            .await;
         }
         Ok(Ok((true, read_ahead))) => {
             let client = Client {
@@ -88,7 +134,14 @@ async fn serve(
                 server: server.clone(),
             };
             // In a place of its own, as it is larger than what HTTP/1.1 needs.
-            Box::pin(serve_http2(stream, read_ahead, router, client)).await;
+            Box::pin(http2::serve(
+                Either::Left(stream),
+                read_ahead,
+                router,
+                client,
+                head_timeout,
+            ))
+            .await;
         }
     }
 }
@@ -107,10 +160,11 @@ async fn find_protocol(stream: &mut TcpStream) -> std::io::Result<(bool, Bytes)>
 
 /// Not an `async fn`: that would keep room for its arguments beside what becomes of them.
 fn serve_http1(
-    stream: TcpStream,
+    stream: Socket,
     read_ahead: Bytes,
     router: Router,
     client: Client,
+    head_timeout: Duration,
 ) -> impl Future<Output = ()> + Send {
     let server = client.server.clone();
     let was_served = Arc::new(AtomicBool::new(false));
@@ -120,9 +174,10 @@ fn serve_http1(
         router,
         client,
         served: was_served.clone(),
+        usage: None,
     };
     // Boxed, as a future has room for all the places that a value moves through.
-    let connection = Box::new(http1(io, service, &server));
+    let connection = Box::new(http1(io, service, &server, head_timeout));
     async move {
         let (end, stream) = drive_http1(connection, handover, &server).await;
         // What comes now is short, and shall not make the task of every connection larger.
@@ -138,10 +193,10 @@ fn serve_http1(
 
 type Http1 = http1::Connection<TokioIo<Io>, RouterService>;
 
-fn http1(io: Io, service: RouterService, server: &Server) -> Http1 {
+fn http1(io: Io, service: RouterService, server: &Server, head_timeout: Duration) -> Http1 {
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(server.options.head_timeout)
+        .header_read_timeout(head_timeout)
         .max_buf_size(server.options.head_bytes_max.max(8_192))
         .serve_connection(TokioIo::new(io), service)
 }
@@ -151,7 +206,7 @@ async fn drive_http1(
     mut connection: Box<Http1>,
     handover: Option<Arc<Handover>>,
     server: &Server,
-) -> (End, TcpStream) {
+) -> (End, Socket) {
     let mut closing = pin!(server.closing.cancelled());
     let mut told = false;
     let end = poll_fn(|cx| {
@@ -183,7 +238,9 @@ enum End {
 }
 
 /// Gives a stream and its socket to a reactor.
-fn hand_over(live: Live, stream: TcpStream, server: &Arc<Server>) {
+fn hand_over(live: Live, stream: Socket, server: &Arc<Server>) {
+    // A stream over TLS is never offered.
+    let Either::Left(stream) = stream else { return };
     match (server.reactor(), stream.into_std()) {
         (Some(reactor), Ok(stream)) => reactor.adopt(Adoption {
             live,
@@ -194,31 +251,8 @@ fn hand_over(live: Live, stream: TcpStream, server: &Arc<Server>) {
     }
 }
 
-async fn serve_http2(stream: TcpStream, read_ahead: Bytes, router: Router, client: Client) {
-    let server = client.server.clone();
-    let was_served = Arc::new(AtomicBool::new(true));
-    let io = TokioIo::new(Io::new(stream, read_ahead, was_served.clone(), None));
-    let service = RouterService {
-        router,
-        client,
-        served: was_served,
-    };
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(HTTP2_STREAMS_MAX)
-        .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
-        .max_header_list_size(server.options.head_bytes_max as u32)
-        .serve_connection(io, service);
-    let mut connection = pin!(connection);
-    tokio::select! {
-        _ = &mut connection => return,
-        () = server.closing.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = connection.await;
-}
-
 /// Tells a client that its head took too long.
-async fn time_out(mut stream: TcpStream) {
+async fn time_out(mut stream: Socket) {
     let text = answer(
         Code::HeadTimeout,
         "the request's head did not arrive within `limits.head_timeout`",
@@ -229,8 +263,20 @@ async fn time_out(mut stream: TcpStream) {
     }
 }
 
+/// Tells a client that has sent plain HTTP to a TLS server what is wrong.
+#[cfg(feature = "tls")]
+async fn refuse_plain(mut stream: Socket) {
+    let text = answer(
+        Code::BadHead,
+        "this address speaks TLS, and the request came without; use https://",
+    );
+    if stream.write_all(&text).await.is_ok() {
+        linger(stream, LINGER).await;
+    }
+}
+
 /// Ends the connection such that the client gets the last answer.
-async fn linger(mut stream: TcpStream, longest: Duration) {
+async fn linger(mut stream: Socket, longest: Duration) {
     if stream.shutdown().await.is_err() {
         return;
     }
@@ -245,10 +291,12 @@ async fn linger(mut stream: TcpStream, longest: Duration) {
 
 /// The router as hyper calls it, with the client in each request's extensions.
 #[derive(Clone)]
-struct RouterService {
-    router: Router,
-    client: Client,
-    served: Arc<AtomicBool>,
+pub(super) struct RouterService {
+    pub(super) router: Router,
+    pub(super) client: Client,
+    pub(super) served: Arc<AtomicBool>,
+    /// Set where hyper does not end idle connections by itself.
+    pub(super) usage: Option<Usage>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for RouterService {
@@ -260,7 +308,11 @@ impl hyper::service::Service<Request<Incoming>> for RouterService {
         self.served.store(true, Ordering::Relaxed);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.client.clone());
-        Box::pin(self.router.clone().oneshot(request))
+        let answer = self.router.clone().oneshot(request);
+        let Some(in_use) = self.usage.as_ref().map(Usage::begin) else {
+            return Box::pin(answer);
+        };
+        Box::pin(async move { Ok(answer.await?.map(|body| in_use.until_sent(body))) })
     }
 }
 

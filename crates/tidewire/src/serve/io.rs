@@ -10,13 +10,23 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_util::either::Either;
 
 use super::Handover;
 use crate::problem::{Code, Problem};
 
+/// A TLS connection, where there is such a thing.
+#[cfg(feature = "tls")]
+pub(super) type Encrypted = Box<tokio_rustls::server::TlsStream<TcpStream>>;
+#[cfg(not(feature = "tls"))]
+pub(super) type Encrypted = tokio::io::Empty;
+
+/// What a connection's bytes go through.
+pub(super) type Socket = Either<TcpStream, Encrypted>;
+
 /// The socket of one connection.
 pub(super) struct Io {
-    stream: TcpStream,
+    stream: Socket,
     /// Bytes that were read to find out the protocol.
     read_ahead: Bytes,
     /// Whether a request has reached the router: from then on bytes are none of our business.
@@ -29,7 +39,7 @@ pub(super) struct Io {
 
 impl Io {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Socket,
         read_ahead: Bytes,
         served: Arc<AtomicBool>,
         handover: Option<Arc<Handover>>,
@@ -43,7 +53,7 @@ impl Io {
         }
     }
 
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> Socket {
         self.stream
     }
 
@@ -195,7 +205,12 @@ mod tests {
         client.write_all(b" HTTP/1.1\r\n").await.unwrap();
         server.readable().await.unwrap();
 
-        let mut io = Io::new(server, Bytes::from("GET /"), Arc::default(), None);
+        let mut io = Io::new(
+            Either::Left(server),
+            Bytes::from("GET /"),
+            Arc::default(),
+            None,
+        );
         assert_eq!(read(&mut io).await, "GET / HTTP/1.1\r\n");
 
         // Where nothing has arrived, it doesn't wait for more.

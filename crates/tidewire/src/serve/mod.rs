@@ -10,10 +10,13 @@
 mod connection;
 mod direct;
 mod handover;
+mod http2;
 mod io;
 mod reactor;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
@@ -34,6 +37,8 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::handover::Handover;
 pub(crate) use self::reactor::Inbox;
+#[cfg(feature = "tls")]
+pub use self::tls::{Tls, TlsError};
 use crate::hub::{Hub, Shared};
 
 /// Connections that the kernel keeps for us while we are busy. The customary 128 drops connection storms.
@@ -65,7 +70,7 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub struct ServeOptions {
     /// Largest request head, in bytes; at least 8,192. Stops heads from filling the memory.
     pub head_bytes_max: usize,
-    /// Longest time for a request's head to arrive, and for a connection to be idle between requests. Stops slow heads.
+    /// Longest time for a TLS handshake and a request's head to arrive, and for a connection to be idle between requests. Stops slow heads.
     pub head_timeout: Duration,
     /// The kernel's buffer for each socket, in bytes: all that is kept for a client that doesn't read.
     pub send_buffer_bytes: usize,
@@ -97,6 +102,8 @@ pub fn serve(listener: TcpListener, router: Router) -> Serve {
         router,
         options: ServeOptions::default(),
         signal: Box::pin(std::future::pending()),
+        #[cfg(feature = "tls")]
+        tls: None,
     }
 }
 
@@ -106,6 +113,8 @@ pub struct Serve {
     router: Router,
     options: ServeOptions,
     signal: Pin<Box<dyn Future<Output = ()> + Send>>,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
 }
 
 impl Serve {
@@ -113,6 +122,14 @@ impl Serve {
     #[must_use]
     pub fn with_options(mut self, options: ServeOptions) -> Self {
         self.options = options;
+        self
+    }
+
+    /// Serves over TLS only: HTTP/2 with clients that offer it, else HTTP/1.1.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: &Tls) -> Self {
+        self.tls = Some(tls.clone());
         self
     }
 
@@ -127,7 +144,10 @@ impl Serve {
     }
 
     async fn run(mut self) -> std::io::Result<()> {
-        let server = Arc::new(Server::new(self.options.clone()));
+        let server = Server::new(self.options.clone());
+        #[cfg(feature = "tls")]
+        let server = server.with_tls(self.tls.take());
+        let server = Arc::new(server);
         tokio::select! {
             () = accept(&self.listener, &self.router, &server) => {}
             () = &mut self.signal => {}
@@ -173,6 +193,8 @@ impl IntoFuture for Serve {
 /// What all connections of a server share.
 struct Server {
     options: ServeOptions,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
     /// The hubs whose streams went through this server: those that have to be drained.
     hubs: Mutex<Vec<Weak<Shared>>>,
     closing: CancellationToken,
@@ -188,6 +210,8 @@ impl Server {
     fn new(options: ServeOptions) -> Self {
         Self {
             options,
+            #[cfg(feature = "tls")]
+            tls: None,
             hubs: Mutex::default(),
             closing: CancellationToken::new(),
             abort: CancellationToken::new(),
@@ -195,6 +219,12 @@ impl Server {
             reactors: OnceLock::new(),
             next_reactor: AtomicUsize::new(0),
         }
+    }
+
+    #[cfg(feature = "tls")]
+    fn with_tls(mut self, tls: Option<Tls>) -> Self {
+        self.tls = tls;
+        self
     }
 
     fn reactors(&self) -> &[Arc<Inbox>] {

@@ -57,6 +57,7 @@ pub(crate) fn a_drain_ends_all_streams(carrier: Carrier) {
     let mut server = start(carrier);
     let mut clients: Vec<_> = (0..5).map(|_| open(&server, "topic=a")).collect();
     server.publish("a", "last");
+    wait_until("all have it", || server.hub.stats().totals.delivered == 5);
     server.stop();
     if carrier == Carrier::Axum {
         // Another server does not know the hub; its owner closes the streams.

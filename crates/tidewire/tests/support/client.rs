@@ -1,8 +1,8 @@
-//! A client of one stream, over plain TCP or HTTP/2, that takes as few bytes as it is told to and checks the framing.
+//! A client of one stream, over HTTP/1 or HTTP/2, plain or TLS, that takes as few bytes as it is told to and checks the framing.
 
 use std::convert::Infallible;
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -11,9 +11,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use socket2::{Domain, Socket, Type};
 use tidewire::core::decode::{Decoded, Decoder};
 use tokio::runtime::Handle;
+use tokio_rustls::TlsConnector;
+use tokio_util::either::Either;
 
 use super::WAIT_MAX;
 use super::server::{Carrier, Server};
+use super::tls::{self, Socket as Connection};
 
 /// The kernel's buffer for what a client has not read, in bytes.
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024;
@@ -64,7 +67,7 @@ impl Client {
             request = request.header("last-event-id", id);
         }
         let request = request.body(Empty::new()).unwrap();
-        if server.carrier == Carrier::Http2 {
+        if server.carrier.is_http2() {
             return Self::over_http2(server, request);
         }
         let version = if server.carrier == Carrier::Http10 {
@@ -76,9 +79,14 @@ impl Client {
         for (name, value) in request.headers() {
             text += &[name.as_str(), ": ", value.to_str().unwrap(), "\r\n"].concat();
         }
-        let mut stream = connect(server.address);
-        stream.write_all((text + "\r\n").as_bytes()).unwrap();
-        Self::over_http1(Http1::new(stream))
+        let stream = connect(server.address);
+        let mut input = if server.carrier == Carrier::TlsHttp1 {
+            Http1::over(Connection::tls(stream))
+        } else {
+            Http1::new(stream)
+        };
+        input.send(&(text + "\r\n"));
+        Self::over_http1(input)
     }
 
     /// Reads a response's head; the body is to come.
@@ -93,7 +101,17 @@ impl Client {
         let response = server.runtime.block_on(async {
             let stream = connect(server.address);
             stream.set_nonblocking(true).unwrap();
-            let io = TokioIo::new(tokio::net::TcpStream::from_std(stream).unwrap());
+            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+            let io = if server.carrier == Carrier::TlsHttp2 {
+                let name = "hub".try_into().unwrap();
+                let connector = TlsConnector::from(tls::client(b"h2"));
+                let stream = connector.connect(name, stream).await.unwrap();
+                assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+                Either::Right(stream)
+            } else {
+                Either::Left(stream)
+            };
+            let io = TokioIo::new(io);
             let (mut sender, connection) =
                 hyper::client::conn::http2::Builder::new(TokioExecutor::new())
                     .initial_stream_window_size(RECEIVE_BUFFER_BYTES as u32)
@@ -256,7 +274,7 @@ enum Framing {
 
 /// An HTTP/1 connection.
 pub struct Http1 {
-    pub stream: TcpStream,
+    pub stream: Connection,
     /// Bytes that were read and not yet looked at.
     pub ahead: Vec<u8>,
     framing: Framing,
@@ -264,6 +282,10 @@ pub struct Http1 {
 
 impl Http1 {
     pub fn new(stream: TcpStream) -> Self {
+        Self::over(Connection::Plain(stream))
+    }
+
+    pub fn over(stream: Connection) -> Self {
         Self {
             stream,
             ahead: Vec::new(),
@@ -277,8 +299,8 @@ impl Http1 {
     }
 
     /// Says that no more requests will come.
-    pub fn half_close(&self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
+    pub fn half_close(&mut self) {
+        self.stream.half_close();
     }
 
     pub fn read_head(&mut self) -> (u16, http::HeaderMap) {
@@ -336,7 +358,14 @@ impl Http1 {
                 self.ahead.extend_from_slice(&bytes[..n]);
                 n > 0
             }
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof
+                ) =>
+            {
+                false
+            }
             Err(error) => panic!("nothing came: {error}"),
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod server;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{WAIT_MAX, wait_until};
+use super::{WAIT_MAX, tls, wait_until};
 
 /// How a stream gets to its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,10 @@ pub enum Carrier {
     Changed,
     /// HTTP/2 on the hub's own server.
     Http2,
+    /// HTTP/1.1 over TLS on the hub's own server.
+    TlsHttp1,
+    /// HTTP/2 over TLS on the hub's own server.
+    TlsHttp2,
     /// HTTP/1.1 on `axum::serve`.
     Axum,
 }
@@ -37,7 +41,14 @@ pub enum Carrier {
 impl Carrier {
     /// Whether the hub's own server has the connection to itself, and can cut it off.
     pub fn can_cut_off(self) -> bool {
-        matches!(self, Self::Direct | Self::Http10 | Self::Changed)
+        matches!(
+            self,
+            Self::Direct | Self::Http10 | Self::Changed | Self::TlsHttp1
+        )
+    }
+
+    pub fn is_http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::TlsHttp2)
     }
 }
 
@@ -65,6 +76,20 @@ impl Server {
     pub fn start_with(
         carrier: Carrier,
         settings: HubBuilder,
+        more: impl FnOnce(Router) -> Router,
+    ) -> Self {
+        Self::start_as(carrier, settings, options(), more)
+    }
+
+    /// As [`start`](Self::start), with other limits.
+    pub fn start_limited(carrier: Carrier, settings: HubBuilder, options: ServeOptions) -> Self {
+        Self::start_as(carrier, settings, options, |router| router)
+    }
+
+    fn start_as(
+        carrier: Carrier,
+        settings: HubBuilder,
+        options: ServeOptions,
         more: impl FnOnce(Router) -> Router,
     ) -> Self {
         let hub = settings.build();
@@ -98,9 +123,11 @@ impl Server {
             let serve = axum::serve(listener, router).with_graceful_shutdown(stopped);
             runtime.spawn(async { serve.await.unwrap() })
         } else {
-            let serve = tidewire::serve(listener, router)
-                .with_options(options())
-                .with_graceful_shutdown(stopped);
+            let mut serve = tidewire::serve(listener, router);
+            if matches!(carrier, Carrier::TlsHttp1 | Carrier::TlsHttp2) {
+                serve = serve.with_tls(&tls::server());
+            }
+            let serve = serve.with_options(options).with_graceful_shutdown(stopped);
             runtime.spawn(async { serve.into_future().await.unwrap() })
         };
         drop(inside);
@@ -163,7 +190,8 @@ impl Server {
     }
 }
 
-fn options() -> ServeOptions {
+/// Limits that let tests be quick.
+pub fn options() -> ServeOptions {
     ServeOptions {
         send_buffer_bytes: SEND_BUFFER_BYTES,
         drain_grace: Duration::from_millis(1),
