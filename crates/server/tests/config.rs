@@ -65,7 +65,7 @@ fn a_bad_file_is_refused_with_its_line_and_what_is_allowed() {
         ),
         (
             "ttl = \"1s\"\n",
-            "ttl: unknown setting\n  given    in a.toml:1\n  allowed  listen, limits, history, stream, shutdown, \
+            "ttl: unknown setting\n  given    in a.toml:1\n  allowed  listen, tls, limits, history, stream, shutdown, \
              broker, node, auth, cors, services, log\n  hint     did you mean history.ttl?",
         ),
         (
@@ -137,7 +137,7 @@ fn a_bad_yaml_file_is_refused_in_the_same_way() {
         ),
         (
             "histori:\n  ttl: 1h\n",
-            "histori: unknown setting\n  given    in a.yaml:1\n  allowed  listen, limits, history, stream, shutdown, \
+            "histori: unknown setting\n  given    in a.yaml:1\n  allowed  listen, tls, limits, history, stream, shutdown, \
              broker, node, auth, cors, services, log\n  hint     did you mean history?",
         ),
         (
