@@ -60,7 +60,7 @@ impl fmt::Display for PublishError {
                 write!(f, "an event may go to {TOPICS_PER_EVENT_MAX} topics at most, not to {n}")
             }
             Self::PrivateUnavailable => f.write_str(
-                "this hub can't tell yet who its clients are, so it can't keep an event private; publish it without `private`",
+                "this hub can't keep an event private yet; publish it without `private`, to a topic that only the right clients may read",
             ),
             Self::MixedTransient => {
                 f.write_str("a `connection:` topic is not stored; publish to it alone, one event and one topic at a time")
