@@ -116,14 +116,8 @@ async fn pause(
     id: StreamId,
 ) -> Result<Response, Failure> {
     let id = managed(&generators, rights, id)?;
-    match generators
-        .change(&id, Running::Running, Running::Paused)
-        .await
-    {
-        None => Err(no_generator(&id)),
-        Some(false) => Err(wrong_state(&id, "is paused already")),
-        Some(true) => Ok(done(format!("Stream '{id}' paused"))),
-    }
+    let changed = generators.change(&id, Running::Running, Running::Paused);
+    changed_to(&id, changed.await, "paused", "is paused already")
 }
 
 async fn resume(
@@ -132,13 +126,21 @@ async fn resume(
     id: StreamId,
 ) -> Result<Response, Failure> {
     let id = managed(&generators, rights, id)?;
-    match generators
-        .change(&id, Running::Paused, Running::Running)
-        .await
-    {
-        None => Err(no_generator(&id)),
-        Some(false) => Err(wrong_state(&id, "is not paused")),
-        Some(true) => Ok(done(format!("Stream '{id}' resumed"))),
+    let changed = generators.change(&id, Running::Paused, Running::Running);
+    changed_to(&id, changed.await, "resumed", "is not paused")
+}
+
+/// What came of a change of state; `None` where there is no generator.
+fn changed_to(
+    id: &str,
+    changed: Option<bool>,
+    did: &str,
+    refused: &str,
+) -> Result<Response, Failure> {
+    match changed {
+        None => Err(no_generator(id)),
+        Some(false) => Err(wrong_state(id, refused)),
+        Some(true) => Ok(done(format!("Stream '{id}' {did}"))),
     }
 }
 
