@@ -39,6 +39,8 @@ mod live;
 pub mod problem;
 pub mod publish;
 pub mod query;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod rights;
 pub mod serve;
 pub mod stream;

@@ -214,13 +214,7 @@ impl Log {
     pub fn end_of(&self, topic: &str, now_ms: u64) -> Option<NativeId> {
         let state = self.topic(*self.names.get(topic)?);
         let entry = self.store.get(state.end?)?;
-        let ttl_ms = self
-            .retention
-            .rule_for_topic(topic)
-            .and_then(|rule| rule.ttl_ms)
-            .unwrap_or(u64::MAX);
-        let ttl_ms = ttl_ms.min(self.retention.ttl_ms);
-        let in_history = entry.at_ms.saturating_add(ttl_ms) >= now_ms;
+        let in_history = entry.at_ms.saturating_add(self.ttl_ms_of(topic)) >= now_ms;
         in_history.then(|| {
             self.id_at(entry.offset)
                 .with_tombstone(Tombstone::End(topic_hash(topic)))

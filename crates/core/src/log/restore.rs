@@ -1,5 +1,6 @@
 //! Taking up a history that outlived the process, before anyone reads.
 
+use super::retention::TrimTable;
 use super::{Log, Mark};
 use crate::id::{Epoch, Offset};
 use crate::topic::Topic;
@@ -17,9 +18,33 @@ impl Log {
         self.skip_lost(lost, lost_ms);
     }
 
+    /// Gives up all that is held and goes on in another history, as the broker's store has lost this one. Whoever was
+    /// connected has to be closed: their ids are unknown from now on, and a `gap` tells them so.
+    pub fn begin_epoch(&mut self, epoch: Epoch) {
+        while self.store.len() > 0 {
+            self.pop();
+        }
+        self.epoch = epoch;
+        self.head = Offset::ZERO;
+        self.tail = Offset::ZERO;
+        self.trimmed = TrimTable::new();
+    }
+
     /// How long an event is kept at most, in milliseconds.
     pub fn ttl_ms(&self) -> u64 {
         self.retention.ttl_ms
+    }
+
+    /// How much memory the log may use, in bytes.
+    pub fn memory_bytes_max(&self) -> usize {
+        self.retention.memory_bytes
+    }
+
+    /// How long an event of a topic is kept at most, in milliseconds: a rule may make it less.
+    pub fn ttl_ms_of(&self, topic: &str) -> u64 {
+        let rule = self.retention.rule_for_topic(topic);
+        let ttl_ms = rule.and_then(|rule| rule.ttl_ms).unwrap_or(u64::MAX);
+        ttl_ms.min(self.retention.ttl_ms)
     }
 
     /// Takes note that every event up to `lost` that is not held is gone, of whatever topics they were: whoever resumes
@@ -82,5 +107,28 @@ mod tests {
         assert_eq!(gap(&mut log, "busy", 10), Some(GapReason::Expired));
         assert_eq!(gap(&mut log, "busy", 11), None);
         assert_eq!(gap(&mut log, "quiet", 13), Some(GapReason::UnknownId));
+    }
+
+    #[test]
+    fn a_new_epoch_knows_nothing_of_the_old_one() {
+        let mut log = Log::new(Epoch::from_random(1), Retention::default());
+        let topic = [Topic::new("a").expect("a topic")];
+        log.append(&topic, &"old".into(), Offset::counted(1), 500);
+        log.append_end(&topic[0], Offset::counted(2), 500);
+        let old = log.id_at(Offset::counted(1)).to_string();
+        log.begin_epoch(Epoch::from_random(2));
+        assert_eq!(log.stats().events, 0);
+        assert!(!log.is_closed("a", 600));
+        // The new history may begin anywhere, also before where the old one was.
+        log.append(&topic, &"new".into(), Offset::counted(1), 600);
+        let key = log.acquire_filter(&FilterSpec {
+            topics: topic.to_vec(),
+            ..FilterSpec::default()
+        });
+        match log.subscribe(key, &Start::After(old), SlowClient::Close, 700) {
+            Subscribed::Stream { gap, .. } => assert_eq!(gap, Some(GapReason::UnknownId)),
+            Subscribed::Over => panic!("over"),
+        }
+        assert_eq!(gap(&mut log, "a", 1), None);
     }
 }

@@ -33,7 +33,7 @@ impl Log {
         }
     }
 
-    fn pop(&mut self) {
+    pub(super) fn pop(&mut self) {
         if let Some(entry) = self.store.oldest()
             && entry.kind == Kind::StoredWithOwnId
             && let Some(id) = id_of(self.store.bytes_of(entry))

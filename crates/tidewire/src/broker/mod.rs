@@ -31,6 +31,8 @@
 mod answers;
 mod disk;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -40,6 +42,7 @@ use std::sync::{Arc, Weak};
 use tidewire_core::event::Event;
 use tidewire_core::id::{Epoch, NativeId, Offset};
 use tidewire_core::log::{Log, Refused};
+use tidewire_core::subscription::CloseReason;
 use tidewire_core::topic::Topic;
 
 pub use self::disk::{
@@ -47,6 +50,8 @@ pub use self::disk::{
     repair,
 };
 pub use self::memory::MemoryBroker;
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisBroker, RedisOptions};
 use crate::hub::Shared;
 use crate::publish::PublishError;
 
@@ -130,6 +135,23 @@ pub struct Figures {
     pub refused_full: u64,
     /// Bytes of unfinished writes that were cut off the end of the store at the start.
     pub tail_bytes_cut: u64,
+    /// How far this node's log is behind the store, in milliseconds between the events.
+    pub lag_ms: u64,
+    /// Entries of other programs in the store that are no events, and were left out.
+    pub malformed: u64,
+    /// Times that the store could not be followed.
+    pub interruptions: u64,
+}
+
+/// Events of the store that may be older than what a node's log holds.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// In order, each with its place. A topic's end is none of them, as it is an end only while it is in the log.
+    pub events: Vec<(Offset, Publication)>,
+    /// All that the store has up to here was looked at.
+    pub until: Offset,
+    /// Whether events that were after the place asked for are gone from the store too.
+    pub lost: bool,
 }
 
 /// Where events are stored. See the [module's documentation](self) for what is promised.
@@ -154,6 +176,15 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Stores a topic's final event. Answers its id; that of the present end where the topic is closed already.
     fn close_topic(&self, topic: Topic) -> BoxFuture<'_, Result<NativeId, PublishError>>;
+
+    /// A page of what the store has after a place, where it keeps more than the node's log. `None` if it does not.
+    ///
+    /// # Errors
+    /// Why it can't be read now.
+    fn older(&self, after: Offset) -> Option<BoxFuture<'static, Result<Page, String>>> {
+        let _ = after;
+        None
+    }
 
     /// Whether events can be stored now.
     ///
@@ -223,6 +254,15 @@ impl Tail {
     /// The same for a thread of the broker's own, which may outlive the hub; `None` if the hub is gone.
     pub fn try_write<T>(&self, change: impl FnOnce(&mut Log) -> T) -> Option<T> {
         Some(self.shared.upgrade()?.write_log(change))
+    }
+
+    /// Closes every connection, as their positions are in a history that is gone. They come back and are told of a gap.
+    pub fn close_everyone(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            for connection in shared.connections.page(None, usize::MAX) {
+                connection.request_close(CloseReason::Lagged);
+            }
+        }
     }
 
     /// The time, in milliseconds since the Unix epoch.

@@ -8,17 +8,21 @@
 //! | `life` | what one run of the disk broker leaves to the next |
 //! | `world` | a hub on a broker under test, in a folder of its own |
 //! | `storage` | the faulty disk |
+//! | `redis_server` | a real Redis |
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod damage;
 mod faults;
 mod life;
+#[path = "../support/redis.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
+mod redis_server;
 mod storage;
 mod suite;
 mod world;
 
-use world::{Disk, Memory};
+use world::{Disk, Memory, Redis};
 
 /// The suite for one broker.
 macro_rules! conforms {
@@ -61,3 +65,4 @@ macro_rules! each_case {
 
 each_case!(memory, Memory);
 each_case!(disk, Disk::default());
+each_case!(redis, Redis::start());

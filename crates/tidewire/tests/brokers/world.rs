@@ -4,12 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::redis_server::RedisServer;
 use tempfile::TempDir;
 use tidewire::broker::{
-    DiskBroker, DiskOptions, EventId, Fsync, IdempotencyKey, MemoryBroker, StartError, Storage,
+    DiskBroker, DiskOptions, EventId, Fsync, IdempotencyKey, MemoryBroker, RedisBroker,
+    RedisOptions, StartError, Storage,
 };
 use tidewire::core::log::{HistoryPage, Retention};
 use tidewire::core::subscribe::Start;
+use tidewire::redis;
 use tidewire::{Event, Hub, HubBuilder, Publication, PublishError, Topic};
 
 /// How long anything that a test waits for may take.
@@ -58,6 +61,38 @@ impl Subject for Disk {
 
     fn broker(&self, builder: HubBuilder, folder: &Path) -> HubBuilder {
         builder.broker(DiskBroker::new(folder, self.options.clone()))
+    }
+}
+
+pub(crate) struct Redis {
+    pub(crate) server: RedisServer,
+    pub(crate) options: RedisOptions,
+}
+
+impl Redis {
+    pub(crate) fn start() -> Self {
+        Self {
+            server: RedisServer::start(),
+            options: RedisOptions::default(),
+        }
+    }
+
+    pub(crate) fn durable() -> Self {
+        Self {
+            server: RedisServer::start_durable(),
+            ..Self::start()
+        }
+    }
+}
+
+impl Subject for Redis {
+    const DURABLE: bool = true;
+
+    fn broker(&self, builder: HubBuilder, folder: &Path) -> HubBuilder {
+        // Hubs of one folder are nodes of one hub.
+        let prefix = format!("{}:", folder.file_name().unwrap().to_string_lossy());
+        let redis = redis::Redis::new(&self.server.url(), &prefix).unwrap();
+        builder.broker(RedisBroker::new(Arc::new(redis), self.options.clone()))
     }
 }
 

@@ -1,0 +1,209 @@
+//! Reading what the stream has: all that a node starts with, and pages for those who resume from further back.
+
+use redis::{Cmd, Value};
+use std::time::Duration;
+use tidewire_core::id::Offset;
+
+use super::Shared;
+use super::entry::{Entry, What, id_text, parse_entries, parse_offset};
+use crate::broker::Page;
+use crate::redis::{Connection, timed_out};
+
+/// Entries asked for at a time, and about how many bytes they shall have together: the number goes down where they are
+/// large. Bounds what a node holds of Redis' answers.
+const ENTRIES_MAX: usize = 1_000;
+const ENTRIES_MIN: usize = 16;
+const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// How long Redis may take for a page.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many entries to ask for, by the size of the last ones.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Portion(usize);
+
+impl Default for Portion {
+    fn default() -> Self {
+        Self(ENTRIES_MAX / 4)
+    }
+}
+
+impl Portion {
+    pub(super) fn count(self) -> usize {
+        self.0
+    }
+
+    pub(super) fn note(&mut self, entries: &[Entry]) {
+        if !entries.is_empty() {
+            let bytes: usize = entries.iter().map(|entry| entry.bytes).sum();
+            let each = (bytes / entries.len()).max(1);
+            self.0 = (ANSWER_BYTES / each).clamp(ENTRIES_MIN, ENTRIES_MAX);
+        }
+    }
+}
+
+/// What is known of the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Info {
+    /// The place of the newest entry that there ever was.
+    pub(super) last: Offset,
+    /// The place of the oldest entry that is there.
+    pub(super) first: Option<Offset>,
+    /// The newest entry that was removed, as Redis 7 and later know.
+    pub(super) removed: Option<Offset>,
+    /// Entries ever added, as Redis 7 and later know.
+    pub(super) added: Option<u64>,
+    pub(super) length: u64,
+}
+
+impl Info {
+    /// Up to where entries are gone. Redis before 7 does not say whether there were any.
+    pub(super) fn lost(&self) -> Offset {
+        match (self.removed, self.first) {
+            (Some(removed), _) => removed,
+            (None, Some(first)) => before(first),
+            (None, None) => self.last,
+        }
+    }
+}
+
+/// The place right before another one.
+fn before(place: Offset) -> Offset {
+    match place.minor.checked_sub(1) {
+        Some(minor) => Offset { minor, ..place },
+        None => Offset {
+            major: place.major.saturating_sub(1),
+            minor: u64::MAX,
+        },
+    }
+}
+
+/// Asks about the stream; nothing is known of one that is not there.
+pub(super) async fn info(stream: &str, connection: &mut Connection) -> redis::RedisResult<Info> {
+    let mut command = redis::cmd("XINFO");
+    command.arg("STREAM").arg(stream);
+    match ask(&command, connection).await {
+        Ok(value) => Ok(parse_info(value)),
+        Err(error) if error.to_string().contains("no such key") => Ok(Info::default()),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse_info(value: Value) -> Info {
+    let pairs: Vec<(Value, Value)> = match value {
+        Value::Map(pairs) => pairs,
+        Value::Array(flat) => {
+            let mut flat = flat.into_iter();
+            std::iter::from_fn(|| Some((flat.next()?, flat.next()?))).collect()
+        }
+        _ => Vec::new(),
+    };
+    let mut info = Info::default();
+    let place = |value: &Value| parse_offset(&redis::from_redis_value_ref::<String>(value).ok()?);
+    for (name, value) in pairs {
+        let number = || redis::from_redis_value_ref::<u64>(&value).ok();
+        match redis::from_redis_value_ref::<String>(&name).as_deref() {
+            Ok("last-generated-id") => info.last = place(&value).unwrap_or_default(),
+            Ok("max-deleted-entry-id") => info.removed = place(&value),
+            Ok("entries-added") => info.added = number(),
+            Ok("length") => info.length = number().unwrap_or_default(),
+            Ok("first-entry") => {
+                if let Value::Array(parts) = &value {
+                    info.first = parts.first().and_then(place);
+                }
+            }
+            _ => {}
+        }
+    }
+    info
+}
+
+pub(super) async fn ask(command: &Cmd, connection: &mut Connection) -> redis::RedisResult<Value> {
+    match tokio::time::timeout(PAGE_TIMEOUT, command.query_async(connection)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(timed_out("Redis did not answer in time")),
+    }
+}
+
+/// What a node's log begins with.
+#[derive(Debug, Default)]
+pub(super) struct Beginning {
+    /// Oldest first.
+    pub(super) entries: Vec<Entry>,
+    /// Everything up to here is not among them.
+    pub(super) lost: Offset,
+    pub(super) info: Info,
+}
+
+/// Reads back from the end of the stream, until what is there is older than `oldest_ms` or more than `bytes_max`.
+pub(super) async fn read_back(
+    shared: &Shared,
+    connection: &mut Connection,
+    oldest_ms: u64,
+    bytes_max: usize,
+) -> redis::RedisResult<Beginning> {
+    let info = info(&shared.stream, connection).await?;
+    let (mut newest_first, mut bytes): (Vec<Entry>, usize) = (Vec::new(), 0);
+    let mut portion = Portion::default();
+    let mut from = id_text(info.last);
+    loop {
+        let mut command = redis::cmd("XREVRANGE");
+        command.arg(&shared.stream).arg(&from).arg("-");
+        command.arg("COUNT").arg(portion.count());
+        let value = ask(&command, connection).await?;
+        let page = parse_entries(value, shared.options.event_bytes_max);
+        portion.note(&page);
+        let is_last = page.is_empty();
+        for entry in page {
+            if entry.offset.major < oldest_ms || bytes > bytes_max {
+                let lost = entry.offset.max(info.removed.unwrap_or_default());
+                newest_first.reverse();
+                return Ok(Beginning {
+                    entries: newest_first,
+                    lost,
+                    info,
+                });
+            }
+            bytes += entry.bytes;
+            newest_first.push(entry);
+        }
+        if is_last {
+            newest_first.reverse();
+            return Ok(Beginning {
+                entries: newest_first,
+                lost: info.lost(),
+                info,
+            });
+        }
+        if let Some(oldest) = newest_first.last() {
+            from = format!("({}", id_text(oldest.offset));
+        }
+    }
+}
+
+impl Shared {
+    /// A page of what is after a place.
+    pub(super) async fn page(&self, after: Offset) -> Result<Page, String> {
+        let read = async {
+            let mut connection = self.redis.connection().await?;
+            let mut command = redis::cmd("XRANGE");
+            command.arg(&self.stream);
+            command.arg(format!("({}", id_text(after))).arg("+");
+            command.arg("COUNT").arg(ENTRIES_MAX);
+            let value = ask(&command, &mut connection).await?;
+            // Asked afterwards, so that what was removed before the page was read is known.
+            let info = info(&self.stream, &mut connection).await?;
+            Ok::<_, redis::RedisError>((parse_entries(value, self.options.event_bytes_max), info))
+        };
+        let (entries, info) = read.await.map_err(|error| error.to_string())?;
+        let until = entries.last().map_or(info.last, |entry| entry.offset);
+        let events = entries.into_iter().filter_map(|entry| match entry.what {
+            What::Event(publication, _) => Some((entry.offset, publication)),
+            _ => None,
+        });
+        Ok(Page {
+            events: events.collect(),
+            until,
+            lost: info.lost() > after,
+        })
+    }
+}

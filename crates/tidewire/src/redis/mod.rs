@@ -1,0 +1,195 @@
+//! What everything that speaks to Redis (or Valkey) shares: addresses, connections that come back, scripts.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `address.rs` | URLs: a single server, Sentinel, Cluster; with TLS and users |
+//! | `connection.rs` | one connection, of whichever kind, that knows when it is dead |
+//! | `script.rs` | Lua scripts by their digest, loaded where the server has forgotten them |
+//! | `channels.rs` | Pub/Sub that subscribes again after an interruption, and says that there was one |
+
+mod address;
+pub(crate) mod channels;
+mod connection;
+mod script;
+
+use std::time::Duration;
+
+use ::redis::{Cmd, RedisError, RedisResult, Value};
+use tokio::sync::Mutex;
+
+use self::address::Address;
+pub use self::address::AddressError;
+pub use self::channels::{Channels, Message};
+pub use self::connection::Connection;
+pub use self::script::Script;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The shortest and the longest pause between two attempts to connect.
+const BACKOFF_MS: std::ops::RangeInclusive<u64> = 50..=3_000;
+
+/// Where a Redis is, and what this hub's names there begin with. Keeps one connection for commands that all share.
+pub struct Redis {
+    address: Address,
+    prefix: String,
+    shared: Mutex<Option<Connection>>,
+}
+
+impl Redis {
+    /// Nothing is connected yet.
+    ///
+    /// `url` is one of
+    /// - `redis://[[user]:password@]host[:port][/db]`, with TLS `rediss://…`, or `unix:///path`;
+    /// - `redis-sentinel://[[user]:password@]host[:port],host[:port]…/name-of-the-master`, `rediss-sentinel://…`;
+    /// - `redis-cluster://[[user]:password@]host[:port],host[:port]…`, `rediss-cluster://…`.
+    ///
+    /// `prefix` stands before every key and channel. In a Cluster all keys must be in one slot, so there it needs a
+    /// hash tag: `{tidewire}:`.
+    ///
+    /// # Errors
+    /// If the URL is none of these, or the prefix has no hash tag where it needs one; says which.
+    pub fn new(url: &str, prefix: &str) -> Result<Self, AddressError> {
+        let address = Address::parse(url)?;
+        if address.is_cluster() && !has_hash_tag(prefix) {
+            return Err(AddressError::new(format!(
+                "in a Cluster all keys must be in one slot: the prefix `{prefix}` needs a hash tag, such as `{{tidewire}}:`"
+            )));
+        }
+        Ok(Self {
+            address,
+            prefix: prefix.to_owned(),
+            shared: Mutex::new(None),
+        })
+    }
+
+    /// A key or channel of this hub.
+    pub fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// What keys and channels begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The connection that all commands share, made where there is none. Nothing that blocks may be sent over it.
+    ///
+    /// # Errors
+    /// If none can be made now.
+    pub async fn connection(&self) -> RedisResult<Connection> {
+        let mut shared = self.shared.lock().await;
+        if let Some(connection) = shared.as_ref().filter(|connection| connection.is_alive()) {
+            return Ok(connection.clone());
+        }
+        let connection = self.dedicated().await?;
+        *shared = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// A new connection for one purpose, such as a command that blocks.
+    ///
+    /// # Errors
+    /// If none can be made now.
+    pub async fn dedicated(&self) -> RedisResult<Connection> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.address.connect(None)).await {
+            Ok(result) => result,
+            Err(_) => Err(timed_out("Redis did not answer while connecting")),
+        }
+    }
+
+    pub(crate) async fn for_channels(
+        &self,
+        pushes: tokio::sync::mpsc::Sender<::redis::PushInfo>,
+    ) -> RedisResult<Connection> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.address.connect(Some(pushes))).await {
+            Ok(result) => result,
+            Err(_) => Err(timed_out("Redis did not answer while connecting")),
+        }
+    }
+
+    /// Sends a command over the shared connection, and waits up to `longest` for the answer.
+    ///
+    /// # Errors
+    /// What Redis answers, or that the connection broke: whether the command was carried out is unknown then.
+    pub async fn send(&self, command: &Cmd, longest: Duration) -> RedisResult<Value> {
+        let mut connection = self.connection().await?;
+        let answer = match tokio::time::timeout(longest, command.query_async(&mut connection)).await
+        {
+            Ok(answer) => answer,
+            Err(_) => Err(timed_out("Redis did not answer in time")),
+        };
+        if let Err(error) = &answer {
+            self.note(&connection, error).await;
+        }
+        answer
+    }
+
+    /// Gives the shared connection up where an error says that it is of no more use.
+    pub(crate) async fn note(&self, connection: &Connection, error: &RedisError) {
+        if error.is_io_error() || is_wrong_server(error) {
+            connection.give_up();
+            let mut shared = self.shared.lock().await;
+            if shared.as_ref().is_some_and(|shared| !shared.is_alive()) {
+                *shared = None;
+            }
+        }
+    }
+}
+
+/// Whether the server is no master any more: another connection may find the one that is.
+pub(crate) fn is_wrong_server(error: &RedisError) -> bool {
+    matches!(error.code(), Some("READONLY" | "MASTERDOWN"))
+}
+
+pub(crate) fn timed_out(what: &'static str) -> RedisError {
+    RedisError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, what))
+}
+
+fn has_hash_tag(prefix: &str) -> bool {
+    let tag = prefix
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'));
+    tag.is_some_and(|(tag, _)| !tag.is_empty())
+}
+
+/// Pauses that grow, each by chance up to half as long again, so that nodes don't come back in step.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    /// The next pause.
+    pub fn pause(&mut self) -> Duration {
+        let ms = (BACKOFF_MS.start() << self.attempts.min(10)).min(*BACKOFF_MS.end());
+        self.attempts += 1;
+        Duration::from_millis(ms + fastrand::u64(0..=ms / 2))
+    }
+
+    /// It worked: the next pause is a short one.
+    pub fn reset(&mut self) {
+        self.attempts = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_needs_a_hash_tag() {
+        let url = "redis-cluster://127.0.0.1:7000";
+        assert!(Redis::new(url, "tidewire:").is_err());
+        assert!(Redis::new(url, "{}:").is_err());
+        assert!(Redis::new(url, "{tidewire}:").is_ok());
+        assert!(Redis::new("redis://127.0.0.1", "tidewire:").is_ok());
+    }
+
+    #[test]
+    fn pauses_grow_to_a_limit() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<_> = (0..40).map(|_| backoff.pause().as_millis()).collect();
+        assert!((50..=75).contains(&pauses[0]));
+        assert!((3_000..=4_500).contains(&pauses[39]));
+    }
+}

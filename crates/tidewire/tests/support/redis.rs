@@ -1,0 +1,176 @@
+//! A real redis-server on a free port, with a folder of its own; it ends with the value.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a server may take to start.
+const START_MAX: Duration = Duration::from_secs(20);
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(5);
+
+/// The server.
+pub struct RedisServer {
+    child: Option<Child>,
+    port: u16,
+    folder: TempDir,
+    options: Vec<String>,
+}
+
+impl RedisServer {
+    /// A server that keeps nothing over its end.
+    pub fn start() -> Self {
+        Self::start_with(&["--save", "", "--appendonly", "no"])
+    }
+
+    /// A server that has on its disk what it has answered.
+    pub fn start_durable() -> Self {
+        Self::start_with(&[
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ])
+    }
+
+    /// A server with options of its own.
+    pub fn start_with(options: &[&str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let mut server = Self {
+            child: None,
+            port,
+            folder: tempfile::tempdir().expect("a folder"),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+        };
+        server.run();
+        server
+    }
+
+    /// Starts the server, on the data that it has.
+    pub fn run(&mut self) {
+        let port = self.port.to_string();
+        let child = Command::new("redis-server")
+            .args([
+                "--port",
+                &port,
+                "--bind",
+                "127.0.0.1",
+                "--loglevel",
+                "warning",
+            ])
+            .arg("--dir")
+            .arg(self.folder.path())
+            .args(&self.options)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed (scripts/setup.sh)");
+        self.child = Some(child);
+        let deadline = Instant::now() + START_MAX;
+        while self
+            .try_command(&["PING"])
+            .is_none_or(|answer| !answer.starts_with('+'))
+        {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok()?);
+            assert!(ended.is_none(), "redis-server has ended: {ended:?}");
+            assert!(Instant::now() < deadline, "redis-server does not start");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("it runs");
+            child.wait().expect("it ends");
+        }
+    }
+
+    /// Forgets everything, while the server does not run.
+    pub fn forget(&mut self) {
+        assert!(
+            self.child.is_none(),
+            "a server that runs has its data in memory"
+        );
+        for entry in self.folder.path().read_dir().expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
+        }
+    }
+
+    /// Stops the process, so that it is silent and holds its connections open.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.as_ref().expect("it runs").id().to_string();
+        let status = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(status.expect("kill").success());
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The folder of its data.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// The URL.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Sends a command, and answers what comes back, in the protocol's form (RESP2).
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub fn command(&self, words: &[&str]) -> String {
+        self.try_command(words).expect("Redis answers")
+    }
+
+    fn try_command(&self, words: &[&str]) -> Option<String> {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .ok()?;
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            request += &format!("${}\r\n{word}\r\n", word.len());
+        }
+        // The answer is whole when that to a second command is there.
+        request += "*2\r\n$4\r\nECHO\r\n$9\r\n~the-end~\r\n";
+        socket.write_all(request.as_bytes()).ok()?;
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            let n = socket.read(&mut buffer).ok().filter(|n| *n > 0)?;
+            answer.extend_from_slice(&buffer[..n]);
+            let text = String::from_utf8_lossy(&answer);
+            if let Some(answer) = text.strip_suffix("$9\r\n~the-end~\r\n") {
+                return Some(answer.to_owned());
+            }
+        }
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
