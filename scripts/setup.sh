@@ -4,7 +4,7 @@
 #
 #   from                    what                                   where
 #   apt                     chromium, curl, nginx, node + npm,     the machine
-#                           python3
+#                           python3, redis-server
 #   npm (lock files)        JavaScript clients, playwright-core    crates/server/tests/clients/node_modules
 #                           what the Node example needs            examples/node-client/node_modules
 #                           React and Vite                         examples/react/node_modules, and its dist/
@@ -28,6 +28,7 @@ apt_packages() {
     local missing=()
     has chromium || missing+=(chromium)
     has curl || missing+=(curl)
+    has redis-server || missing+=(redis-server)
     has nginx || [ -x /usr/sbin/nginx ] || missing+=(nginx)
     has node || missing+=(nodejs)
     has npm || missing+=(npm)

@@ -61,6 +61,11 @@ pub(crate) fn id_of(encoded: &[u8]) -> Option<&str> {
     std::str::from_utf8(last.strip_prefix(b"id: ")?).ok()
 }
 
+/// Appends the line that names a topic of the event that follows; clients that don't know the field leave it out.
+pub fn topic_line(out: &mut Vec<u8>, topic: &str) {
+    line(out, b"topic: ", topic.as_bytes());
+}
+
 /// Appends a reconnection time, as a line that still needs a block to stand in.
 pub fn retry_line(out: &mut Vec<u8>, retry_ms: u64) {
     line(

@@ -32,15 +32,20 @@ pub enum Subscribed {
         starts_after: NativeId,
         /// Set where the client will be told that events are missing.
         gap: Option<GapReason>,
+        /// Where what is missing begins, if it is only that the log has it no more: the broker's store may have it. What
+        /// a rule of retention hides is missing for good.
+        older_after: Option<Offset>,
     },
     /// The stream that the client wants to resume is over for good: HTTP 204.
     Over,
 }
 
 /// A place found in the log, and whether anything is missing before it.
+#[derive(Default)]
 struct Place {
     next: Seq,
     gap: Option<GapReason>,
+    older_after: Option<Offset>,
 }
 
 impl Log {
@@ -65,14 +70,18 @@ impl Log {
             return Subscribed::Over;
         }
         let head = self.store.next();
-        let Place { next, gap } = match start {
+        let Place {
+            next,
+            gap,
+            older_after,
+        } = match start {
             Start::Live => Place {
                 next: head,
-                gap: None,
+                ..Place::default()
             },
             Start::Earliest => Place {
                 next: self.history_start(filter, now_ms),
-                gap: None,
+                ..Place::default()
             },
             Start::Since(at_ms) => self.place_since(filter, *at_ms, now_ms),
             Start::After(id) => self.place_after(filter, id, native, now_ms),
@@ -97,6 +106,7 @@ impl Log {
             subscription,
             starts_after,
             gap,
+            older_after,
         }
     }
 
@@ -141,6 +151,11 @@ impl Log {
     fn place_since(&self, filter: FilterKey, at_ms: u64, now_ms: u64) -> Place {
         let wanted = self.store.partition_point(|entry| entry.at_ms < at_ms);
         let lost = self.newest_lost(filter, |mark| mark.at_ms >= at_ms);
+        let before = Offset {
+            major: at_ms.saturating_sub(1),
+            minor: u64::MAX,
+        };
+        let lost = lost.then_some(before);
         self.place_in_history(filter, wanted, lost, now_ms)
     }
 
@@ -163,21 +178,50 @@ impl Log {
             return Place {
                 next: self.history_start(filter, now_ms),
                 gap: Some(GapReason::UnknownId),
+                older_after: None,
             };
         };
         let wanted = self.store.partition_point(|entry| entry.offset <= offset);
         let lost = self.newest_lost(filter, |mark| mark.offset > offset);
+        let lost = lost.then_some(offset);
         self.place_in_history(filter, wanted, lost, now_ms)
     }
 
-    /// A place, moved on to where the filter's history begins; what lies between is a gap if the filter matches it.
-    fn place_in_history(&self, filter: FilterKey, wanted: Seq, lost: bool, now_ms: u64) -> Place {
+    /// A place, moved on to where the filter's history begins; what lies between is a gap if the filter matches it. `lost`
+    /// is where events are missing that the log has no more.
+    fn place_in_history(
+        &self,
+        filter: FilterKey,
+        wanted: Seq,
+        lost: Option<Offset>,
+        now_ms: u64,
+    ) -> Place {
         let start = self.history_start(filter, now_ms);
         let hidden = wanted < start && self.has_stored_between(filter, wanted, start);
         Place {
             next: wanted.max(start),
-            gap: (lost || hidden).then_some(GapReason::Expired),
+            gap: (lost.is_some() || hidden).then_some(GapReason::Expired),
+            older_after: lost.filter(|_| !hidden && !self.has_rules(filter)),
         }
+    }
+
+    /// Whether a rule shortens the history of any of a filter's topics or patterns.
+    fn has_rules(&self, filter: FilterKey) -> bool {
+        let filter = self.filters.get(filter);
+        let mut topics = filter.topics[1..].iter();
+        let mut patterns = filter.patterns.iter();
+        let retention = self.retention();
+        topics.any(|key| retention.rule_for_topic(self.topic(*key).name()).is_some())
+            || patterns.any(|key| {
+                retention
+                    .rule_for_pattern(self.pattern_text(*key))
+                    .is_some()
+            })
+    }
+
+    /// Whether the log still has every event that was stored after a place.
+    pub fn holds_all_after(&self, offset: Offset) -> bool {
+        self.trim_mark_of_all().offset <= offset
     }
 
     /// Whether any of the filter's marks of what was trimmed satisfies a condition.

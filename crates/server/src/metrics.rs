@@ -2,6 +2,7 @@
 //! number is not ours to bound.
 
 use std::fmt::Error;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text::encode};
@@ -102,6 +103,21 @@ impl Collector for HubCollector {
             "broker_tail_cut_bytes",
             "Unfinished writes cut off the store at the start",
             &ConstCounter::new(broker.tail_bytes_cut),
+        )?;
+        put(
+            "broker_lag_seconds",
+            "How far this node is behind the broker's store, by the times of the events",
+            &ConstGauge::new(Duration::from_millis(broker.lag_ms).as_secs_f64()),
+        )?;
+        put(
+            "broker_malformed",
+            "Entries of other programs in the broker's store that are no events",
+            &ConstCounter::new(broker.malformed),
+        )?;
+        put(
+            "broker_interruptions",
+            "Times that the broker's store could not be followed",
+            &ConstCounter::new(broker.interruptions),
         )?;
         let closes: Family<
             Vec<(&'static str, &'static str)>,

@@ -2,12 +2,14 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidewire::broker::{DiskBroker, DiskOptions, Fsync, MemoryBroker};
+use tidewire::broker::{DiskBroker, DiskOptions, Fsync, MemoryBroker, RedisBroker, RedisOptions};
 use tidewire::core::coalesce::CoalesceRule;
 use tidewire::core::log::{Retention, RetentionRule};
 use tidewire::core::subscription::SlowClient;
+use tidewire::redis::Redis;
 use tidewire::{AtCapacity, Hub, HubBuilder, Pattern, ServeOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -158,13 +160,28 @@ fn builder(config: &Config) -> Result<HubBuilder, String> {
             limits.topics_per_subscription_max,
             limits.patterns_per_subscription_max,
         );
-    Ok(with_broker(builder, config))
+    with_broker(builder, config)
 }
 
-fn with_broker(builder: HubBuilder, config: &Config) -> HubBuilder {
+fn with_broker(builder: HubBuilder, config: &Config) -> Result<HubBuilder, String> {
     let (limits, broker) = (&config.limits, &config.broker);
-    match (broker.kind, &broker.path) {
-        (config::BrokerKind::Disk, Some(path)) => builder.broker(DiskBroker::new(
+    Ok(match (broker.kind, &broker.path, &broker.url) {
+        (config::BrokerKind::Redis, _, Some(url)) => {
+            let redis = Redis::new(url.reveal(), broker.prefix())
+                .map_err(|error| format!("broker.url: {error}"))?;
+            builder.broker(RedisBroker::new(
+                Arc::new(redis),
+                RedisOptions {
+                    retention: broker.retention,
+                    bytes_max: broker.bytes_max as u64,
+                    idempotency_window: limits.idempotency_window,
+                    wait_replicas: broker.wait_replicas,
+                    event_bytes_max: limits.event_bytes_max,
+                    ..RedisOptions::default()
+                },
+            ))
+        }
+        (config::BrokerKind::Disk, Some(path), _) => builder.broker(DiskBroker::new(
             path,
             DiskOptions {
                 fsync: match broker.fsync {
@@ -183,7 +200,7 @@ fn with_broker(builder: HubBuilder, config: &Config) -> HubBuilder {
             limits.idempotency_window,
             limits.idempotency_keys_max,
         )),
-    }
+    })
 }
 
 fn retention(history: &config::History) -> Result<Retention, String> {

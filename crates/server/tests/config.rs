@@ -99,8 +99,12 @@ fn a_bad_file_is_refused_with_its_line_and_what_is_allowed() {
              hint     did you mean https://b.example?",
         ),
         (
+            "[broker]\nkind = \"nats\"\n",
+            "broker.kind: bad value\n  given    nats (a.toml:2)\n  allowed  memory, disk, redis; nats is not in this build yet",
+        ),
+        (
             "[broker]\nkind = \"redis\"\n",
-            "broker.kind: bad value\n  given    redis (a.toml:2)\n  allowed  memory, disk; redis is not in this build yet",
+            "broker.url: bad value\n  given    nothing (the default)\n  allowed  where the Redis is, such as \"redis://127.0.0.1:6379\"",
         ),
         (
             "[broker]\nkind = \"disk\"\n",

@@ -24,8 +24,9 @@ use crate::clock::{Moment, now_ms};
 use crate::connections::{Admission, AtCapacity, Connection, ConnectionId, Connections};
 use crate::counters::{Counters, Totals};
 use crate::fanout::{self, Inbox};
+use crate::older::{Older, Pages};
 use crate::publish::PublishError;
-use crate::stream::{EventStream, StreamOptions};
+use crate::stream::{Beginning, EventStream, StreamOptions};
 use crate::subscribe::Greeting;
 
 /// Topics with this prefix address one connection; their events are transient.
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) settings: Settings,
     broker: Box<dyn Broker>,
+    pub(crate) pages: Arc<Pages>,
     inbox: Arc<Inbox>,
     draining: AtomicBool,
 }
@@ -58,6 +60,10 @@ pub(crate) struct Settings {
 }
 
 impl Shared {
+    pub(crate) fn broker(&self) -> &dyn Broker {
+        &*self.broker
+    }
+
     pub(crate) fn read_log<T>(&self, read: impl FnOnce(&Log) -> T) -> T {
         read(&self.log.read())
     }
@@ -272,6 +278,7 @@ impl HubBuilder {
             counters: Counters::default(),
             settings: self.settings,
             broker: self.broker.unwrap_or_else(memory),
+            pages: Arc::default(),
             inbox: Arc::new(Inbox::default()),
             draining: AtomicBool::new(false),
         });
@@ -493,14 +500,27 @@ impl Hub {
         let subscribed = log.subscribe(key, start, shared.settings.slow_client, now_ms());
         let Subscribed::Stream {
             subscription,
-            starts_after,
-            gap,
+            mut starts_after,
+            mut gap,
+            older_after,
         } = subscribed
         else {
             log.release_filter(key);
             return Opened::Over;
         };
         drop(log);
+        let older = older_after.and_then(|after| {
+            let from_id = match start {
+                Start::After(id) => Some(id.clone()),
+                _ => None,
+            };
+            Older::new(self, filter, starts_after.epoch, after, from_id)
+        });
+        if let (Some(after), Some(_)) = (older_after, &older) {
+            // Then nothing is missing, and the stream begins there.
+            gap = None;
+            starts_after = NativeId::new(starts_after.epoch, after);
+        }
         let resume_id = match (gap, start) {
             (None, _) => Some(starts_after.to_string()),
             // A client that took on the place behind the gap before it was told would never know.
@@ -531,12 +551,16 @@ impl Hub {
         }
         tracing::debug!(connection = %connection.id, %starts_after, ?gap, "connection opened");
         shared.inbox.note_newcomer(connection.clone());
+        let beginning = Beginning {
+            subscription,
+            older,
+            checkpoint,
+            resume_id,
+        };
         Opened::Stream(EventStream::new(
             self.clone(),
             connection,
-            subscription,
-            checkpoint,
-            resume_id,
+            beginning,
             options,
             greeting,
         ))

@@ -36,6 +36,7 @@ mod duration;
 mod fanout;
 pub mod hub;
 mod live;
+mod older;
 pub mod problem;
 pub mod publish;
 pub mod query;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use tidewire_core::encode;
 use tidewire_core::filter::FilterKey;
 use tidewire_core::id::{NativeId, Tombstone};
+use tidewire_core::subscribe::{Start, Subscribed};
 use tidewire_core::subscription::{Batch, CloseReason, Poll, Subscription};
 
 use crate::clock::Moment;
@@ -88,6 +89,37 @@ impl Live {
             .delivered
             .fetch_add(delivered as u64, Ordering::Relaxed);
         self.note_place();
+    }
+
+    /// Notes that so many events went out that are older than the log.
+    pub(crate) fn note_delivered(&self, events: usize) {
+        self.hub.shared.counters.add_delivered(events);
+        self.connection
+            .delivered
+            .fetch_add(events as u64, Ordering::Relaxed);
+    }
+
+    /// Goes on from the log, after a place up to which the client has everything.
+    pub(crate) fn read_on_after(&mut self, place: NativeId) {
+        let shared = &self.hub.shared;
+        let filter = self.subscription.filter();
+        let start = Start::After(place.to_string());
+        let slow_client = self.subscription.slow_client();
+        // Only a tombstone's id finds a stream over.
+        let subscribed = shared.write_log(|log| {
+            // A connection that is to be closed may have lost its filter.
+            let is_held = self.connection.close_requested().is_none();
+            is_held.then(|| log.subscribe(filter, &start, slow_client, now_ms()))
+        });
+        if let Some(Subscribed::Stream {
+            subscription, gap, ..
+        }) = subscribed
+        {
+            self.subscription = subscription;
+            if gap.is_some() {
+                shared.counters.add_gap();
+            }
+        }
     }
 
     /// The place in the hub's log, where that alone decides what is gathered.

@@ -15,7 +15,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
-use http_body::Frame;
+use http_body::Frame as HttpFrame;
 use tidewire_core::encode;
 use tidewire_core::event::Event;
 use tidewire_core::id::NativeId;
@@ -25,6 +25,7 @@ use crate::clock::Moment;
 use crate::connections::{Connection, ConnectionId};
 use crate::hub::Hub;
 use crate::live::{Live, far_retry_ms, jittered};
+use crate::older::{Frame, Older};
 use crate::serve::Handover;
 use crate::subscribe::Greeting;
 
@@ -67,24 +68,37 @@ pub struct EventStream {
     resume_id: Option<String>,
 }
 
+/// Where a stream begins.
+pub(crate) struct Beginning {
+    pub(crate) subscription: Subscription,
+    /// What comes before that, where the log has it no more.
+    pub(crate) older: Option<Older>,
+    /// The position to tell, unless the client is to be told of a gap first.
+    pub(crate) checkpoint: Option<NativeId>,
+    /// The id with which a client that has seen nothing yet shall come back.
+    pub(crate) resume_id: Option<String>,
+}
+
 impl EventStream {
-    /// `resume_id` is the id with which a client that has seen nothing yet shall come back.
     pub(crate) fn new(
         hub: Hub,
         connection: Arc<Connection>,
-        subscription: Subscription,
-        checkpoint: Option<NativeId>,
-        resume_id: Option<String>,
+        beginning: Beginning,
         options: StreamOptions,
         greeting: Option<&Greeting>,
     ) -> Self {
+        let Beginning {
+            subscription,
+            mut older,
+            checkpoint,
+            resume_id,
+        } = beginning;
         let retry_ms = jittered(hub.shared.settings.retry_ms);
         let id = connection.id;
         // From here on the connection ends with it, also where the application's greeting panics.
         let mut live = Live::new(hub, connection, subscription, options);
         let greeting = greeting.map(|greeting| greeting(id));
-        // Ahead of a gap, which the subscription may have queued: these are lines of no block of their own.
-        live.push_control_first(|out| {
+        let begin = |out: &mut Vec<u8>| {
             encode::padding(out, options.padding_bytes as usize);
             encode::retry_line(out, retry_ms);
             if let Some(greeting) = &greeting {
@@ -93,10 +107,19 @@ impl EventStream {
             if let Some(position) = checkpoint.filter(|_| options.checkpoint) {
                 encode::checkpoint(out, position.to_string().as_bytes());
             }
-        });
+        };
+        if let Some(older) = &mut older {
+            let mut head = Vec::new();
+            begin(&mut head);
+            older.begin_with(head);
+        } else {
+            // Ahead of a gap, which the subscription may have queued: these are lines of no block of their own.
+            live.push_control_first(begin);
+        }
         Self {
             body: StreamBody {
                 live: Some(live),
+                older: older.map(Box::new),
                 handover: None,
                 begun: false,
                 has_all: false,
@@ -108,7 +131,8 @@ impl EventStream {
 
     /// Lets the server take the socket over.
     pub(crate) fn with_handover(mut self, handover: Option<Arc<Handover>>) -> Self {
-        self.body.handover = handover;
+        // Reactors know the log alone.
+        self.body.handover = handover.filter(|_| self.body.older.is_none());
         self
     }
 
@@ -188,6 +212,8 @@ impl IntoResponse for EventStream {
 struct StreamBody {
     /// Gone when the stream is over, or somebody else's.
     live: Option<Live>,
+    /// What comes before the log, while there is more of it.
+    older: Option<Box<Older>>,
     handover: Option<Arc<Handover>>,
     /// Whether bytes were handed over.
     begun: bool,
@@ -235,7 +261,7 @@ impl http_body::Body for StreamBody {
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> TaskPoll<Option<Result<Frame<Bytes>, CutShort>>> {
+    ) -> TaskPoll<Option<Result<HttpFrame<Bytes>, CutShort>>> {
         let this = self.get_mut();
         if this.begun && this.offered(cx) {
             return TaskPoll::Pending;
@@ -248,6 +274,20 @@ impl http_body::Body for StreamBody {
         let told = connection.look(cx.waker());
         if this.has_all && !told {
             return TaskPoll::Pending;
+        }
+        if let Some(older) = &mut this.older
+            && connection.close_requested().is_none()
+        {
+            match std::task::ready!(older.poll(cx, live)) {
+                Frame::Bytes(bytes) => {
+                    connection.note_active(Moment::now(), true);
+                    return TaskPoll::Ready(Some(Ok(HttpFrame::data(bytes.into()))));
+                }
+                Frame::Log(place) => {
+                    this.older = None;
+                    live.read_on_after(place);
+                }
+            }
         }
         live.heartbeat_if_due();
         // Shared by all streams of a thread: a connection without news owns no buffer.
@@ -273,7 +313,7 @@ impl http_body::Body for StreamBody {
                 cx.waker().wake_by_ref();
                 return TaskPoll::Ready(match last_words {
                     _ if cut_short => Some(Err(CutShort)),
-                    Some(bytes) => Some(Ok(Frame::data(bytes.into()))),
+                    Some(bytes) => Some(Ok(HttpFrame::data(bytes.into()))),
                     None => None,
                 });
             }
@@ -285,6 +325,6 @@ impl http_body::Body for StreamBody {
         {
             handover.begin(&bytes);
         }
-        TaskPoll::Ready(Some(Ok(Frame::data(bytes))))
+        TaskPoll::Ready(Some(Ok(HttpFrame::data(bytes))))
     }
 }

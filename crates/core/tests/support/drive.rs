@@ -81,6 +81,7 @@ impl World {
             subscription,
             starts_after,
             gap,
+            ..
         } = subscribed
         else {
             ensure!(is_over, "over: a stream that goes on was refused");

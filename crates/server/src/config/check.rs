@@ -205,17 +205,30 @@ impl Check<'_> {
     }
 
     fn broker(&self, broker: &Broker) -> Result<(), ConfigError> {
-        let name = match broker.kind {
-            BrokerKind::Memory => return Ok(()),
-            BrokerKind::Disk => return self.disk(broker),
-            BrokerKind::Redis => "redis",
-            BrokerKind::Nats => "nats",
+        match broker.kind {
+            BrokerKind::Memory => Ok(()),
+            BrokerKind::Disk => self.disk(broker),
+            BrokerKind::Redis => self.redis(broker),
+            BrokerKind::Nats => self.refuse(
+                "broker.kind",
+                "nats",
+                "memory, disk, redis; nats is not in this build yet",
+            ),
+        }
+    }
+
+    fn redis(&self, broker: &Broker) -> Result<(), ConfigError> {
+        let Some(url) = &broker.url else {
+            let allowed = "where the Redis is, such as \"redis://127.0.0.1:6379\"";
+            return self.refuse("broker.url", "nothing", allowed);
         };
-        self.refuse(
-            "broker.kind",
-            name,
-            format!("memory, disk; {name} is not in this build yet"),
-        )
+        if let Err(error) = tidewire::redis::Redis::new(url.reveal(), broker.prefix()) {
+            let shown =
+                toml::Value::try_from(url).map_or_else(|_| String::new(), |url| url.to_string());
+            return self.refuse("broker.url", shown, error.to_string());
+        }
+        self.duration("broker.retention", broker.retention, Duration::from_secs(1))?;
+        self.bytes("broker.bytes_max", broker.bytes_max, MIB)
     }
 
     fn disk(&self, broker: &Broker) -> Result<(), ConfigError> {

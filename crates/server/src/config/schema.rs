@@ -217,6 +217,21 @@ pub(crate) struct Broker {
     /// What names on that server begin with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prefix: Option<String>,
+    /// How many replicas of that server must have an event before its publisher is answered.
+    #[serde(with = "values::count")]
+    pub(crate) wait_replicas: usize,
+}
+
+impl Broker {
+    /// The prefix in force. In a Cluster it holds all keys together in one slot.
+    pub(crate) fn prefix(&self) -> &str {
+        let is_cluster = |url: &SecretUrl| url.reveal().contains("-cluster://");
+        match &self.prefix {
+            Some(prefix) => prefix,
+            None if self.url.as_ref().is_some_and(is_cluster) => "{tidewire}:",
+            None => "tidewire:",
+        }
+    }
 }
 
 /// The kinds of broker.
@@ -559,6 +574,7 @@ impl Default for Broker {
             bytes_max: 1024 * MIB,
             url: None,
             prefix: None,
+            wait_replicas: 0,
         }
     }
 }
@@ -622,6 +638,7 @@ pub(crate) const KEYS: &[&str] = &[
     "broker.bytes_max",
     "broker.url",
     "broker.prefix",
+    "broker.wait_replicas",
     "node.id",
     "auth.anonymous.subscribe",
     "auth.anonymous.publish",

@@ -8,6 +8,8 @@
 //! | `publisher` | [`Publisher`]: numbered events, and the check that each came once and in order |
 //! | `client` | [`Client`]: one of the clients in `tests/clients/`, or curl, as lines of JSON |
 //! | `curl` | the loop that a user of `curl -N` writes, and the decoding that curl leaves to its user |
+//! | `redis` | [`RedisServer`]: a real one, that can be killed, paused and made to forget |
+//! | `acked` | [`Load`](acked::Load): publishers and subscribers that go on over every crash, and check what they were told |
 //! | `stream` | [`Stream`]: a subscription read over plain TCP, head and bytes and events |
 //! | `crowd` | [`Crowd`]: thousands of subscribers in one process, every event checked |
 //! | `wire` | what one of them makes of its bytes |
@@ -19,6 +21,7 @@
 // Every test file compiles this module for itself and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+pub(crate) mod acked;
 mod client;
 mod crowd;
 mod curl;
@@ -27,11 +30,15 @@ mod hub;
 pub(crate) mod process;
 mod proxy;
 mod publisher;
+#[path = "../../../tidewire/tests/support/redis.rs"]
+#[allow(unreachable_pub, reason = "shared with the library's tests")]
+mod redis;
 mod stream;
 mod wire;
 
 use std::time::Duration;
 
+pub(crate) use self::redis::RedisServer;
 pub(crate) use client::{Client, Kind, installed};
 pub(crate) use crowd::{Crowd, Reader, numbered, wait_for_all};
 pub(crate) use http::Response;

@@ -150,8 +150,8 @@ pub struct Page {
     pub events: Vec<(Offset, Publication)>,
     /// All that the store has up to here was looked at.
     pub until: Offset,
-    /// Whether events that were after the place asked for are gone from the store too.
-    pub lost: bool,
+    /// Events up to here may be gone from the store too.
+    pub lost: Offset,
 }
 
 /// Where events are stored. See the [module's documentation](self) for what is promised.
@@ -219,7 +219,7 @@ fn check(log: &Log, batch: &[Publication], now_ms: u64) -> Result<(), PublishErr
 }
 
 /// The id that an event has on the wire.
-fn id_of(publication: &Publication, epoch: Epoch, offset: Offset) -> EventId {
+pub(crate) fn id_of(publication: &Publication, epoch: Epoch, offset: Offset) -> EventId {
     match &publication.event.id {
         Some(id) => EventId::Own(id.as_str().into()),
         None => EventId::Native(NativeId::new(epoch, offset)),

@@ -76,13 +76,6 @@ impl Redis {
             options: RedisOptions::default(),
         }
     }
-
-    pub(crate) fn durable() -> Self {
-        Self {
-            server: RedisServer::start_durable(),
-            ..Self::start()
-        }
-    }
 }
 
 impl Subject for Redis {

@@ -75,10 +75,9 @@ impl RedisServer {
             .expect("redis-server is installed (scripts/setup.sh)");
         self.child = Some(child);
         let deadline = Instant::now() + START_MAX;
-        while self
-            .try_command(&["PING"])
-            .is_none_or(|answer| !answer.starts_with('+'))
-        {
+        // One that wants a password has started too.
+        let has_started = |answer: String| answer.starts_with('+') || answer.starts_with("-NOAUTH");
+        while !self.try_command(&["PING"]).is_some_and(has_started) {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok()?);
             assert!(ended.is_none(), "redis-server has ended: {ended:?}");
             assert!(Instant::now() < deadline, "redis-server does not start");
@@ -152,7 +151,7 @@ impl RedisServer {
             .ok()?;
         let mut request = format!("*{}\r\n", words.len());
         for word in words {
-            request += &format!("${}\r\n{word}\r\n", word.len());
+            request.extend(["$", &word.len().to_string(), "\r\n", word, "\r\n"]);
         }
         // The answer is whole when that to a second command is there.
         request += "*2\r\n$4\r\nECHO\r\n$9\r\n~the-end~\r\n";
@@ -162,7 +161,13 @@ impl RedisServer {
             let n = socket.read(&mut buffer).ok().filter(|n| *n > 0)?;
             answer.extend_from_slice(&buffer[..n]);
             let text = String::from_utf8_lossy(&answer);
-            if let Some(answer) = text.strip_suffix("$9\r\n~the-end~\r\n") {
+            let end = [
+                "$9\r\n~the-end~\r\n",
+                "-NOAUTH Authentication required.\r\n",
+            ]
+            .iter()
+            .find_map(|end| text.strip_suffix(end));
+            if let Some(answer) = end {
                 return Some(answer.to_owned());
             }
         }

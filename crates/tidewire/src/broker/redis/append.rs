@@ -48,7 +48,7 @@ impl Arguments {
         self.list.push(argument);
     }
 
-    fn put_number(&mut self, number: impl ToString) {
+    fn put_number(&mut self, number: usize) {
         self.put(number.to_string());
     }
 
@@ -82,8 +82,8 @@ impl Batch {
             None => arguments.put(""),
         }
         arguments.put(key.map_or(&[][..], |key| &key.fingerprint));
-        arguments.put_number(millis(window));
-        arguments.put_number(millis(ids_kept));
+        arguments.put(millis(window));
+        arguments.put(millis(ids_kept));
         let bytes_of = |text: &str| text.as_bytes().to_vec();
         arguments.put_list(
             topics
@@ -111,7 +111,7 @@ impl Batch {
         let mut arguments = Arguments::default();
         arguments.put("c");
         arguments.put(topic.as_str());
-        arguments.put_number(millis(kept));
+        arguments.put(millis(kept));
         arguments.put_list(end_fields(topic));
         Self {
             arguments: arguments.list,
@@ -185,10 +185,11 @@ fn names(events: &[Publication]) -> Result<(Names<Topic>, Names<String>), Publis
     Ok((topics.into_iter().collect(), ids.into_iter().collect()))
 }
 
-/// At least one, as Redis takes no time to live of zero.
-fn millis(duration: Duration) -> u64 {
+/// In milliseconds; at least one, as Redis takes no time to live of zero.
+fn millis(duration: Duration) -> String {
     const MILLIS_MAX: u64 = 1 << 50;
-    u64::try_from(duration.as_millis()).map_or(MILLIS_MAX, |ms| ms.clamp(1, MILLIS_MAX))
+    let ms = u64::try_from(duration.as_millis()).map_or(MILLIS_MAX, |ms| ms.clamp(1, MILLIS_MAX));
+    ms.to_string()
 }
 
 #[cfg(test)]
@@ -216,7 +217,7 @@ mod tests {
                 .topics
                 .iter()
                 .position(|(topic, _)| topic.as_str() == name);
-            at.expect("there") as i64 + 1
+            i64::try_from(at.expect("there")).expect("small") + 1
         };
         let answer = |closed: &[i64], taken: &[i64]| {
             let list = |of: &[i64]| Value::Array(of.iter().copied().map(Value::Int).collect());

@@ -146,7 +146,7 @@ fn try_understand(fields: Vec<Vec<u8>>, event_bytes_max: usize) -> Result<What, 
             b"batch" => {
                 batch = text
                     .parse()
-                    .map_err(|_| "`batch` is no number".to_owned())?
+                    .map_err(|_| "`batch` is no number".to_owned())?;
             }
             b"end" => return Ok(What::End(topic(&text)?)),
             // Somebody may keep more there than the hub needs.

@@ -56,13 +56,13 @@ pub(super) struct Info {
 }
 
 impl Info {
-    /// Up to where entries are gone. Redis before 7 does not say whether there were any.
+    /// Up to where entries may be gone. Redis before 7 does not say whether there ever were any.
     pub(super) fn lost(&self) -> Offset {
-        match (self.removed, self.first) {
-            (Some(removed), _) => removed,
-            (None, Some(first)) => before(first),
-            (None, None) => self.last,
+        if self.added == Some(self.length) {
+            return Offset::ZERO;
         }
+        let trimmed = self.first.map_or(self.last, before);
+        trimmed.max(self.removed.unwrap_or_default())
     }
 }
 
@@ -83,7 +83,10 @@ pub(super) async fn info(stream: &str, connection: &mut Connection) -> redis::Re
     command.arg("STREAM").arg(stream);
     match ask(&command, connection).await {
         Ok(value) => Ok(parse_info(value)),
-        Err(error) if error.to_string().contains("no such key") => Ok(Info::default()),
+        Err(error) if error.to_string().contains("no such key") => Ok(Info {
+            added: Some(0),
+            ..Info::default()
+        }),
         Err(error) => Err(error),
     }
 }
@@ -203,7 +206,7 @@ impl Shared {
         Ok(Page {
             events: events.collect(),
             until,
-            lost: info.lost() > after,
+            lost: info.lost(),
         })
     }
 }

@@ -152,7 +152,8 @@ impl Follower {
         });
         self.epoch = epoch;
         self.place = entries.last().map_or(info.last, |entry| entry.offset);
-        self.counted = None;
+        self.counted = info.added;
+        self.read_since = 0;
         (self.begun, self.wanted) = (Vec::new(), 0);
         for entries in entries.chunks(LOCKED_MAX) {
             self.tail
@@ -273,7 +274,7 @@ impl Follower {
             let done = self.tail.try_write(|log| {
                 whole[at..until]
                     .iter()
-                    .for_each(|entry| self.append(log, entry))
+                    .for_each(|entry| self.append(log, entry));
             });
             if done.is_none() {
                 return Err(End::Over);

@@ -1,0 +1,87 @@
+//! Nodes and their Redis end at random moments, with publishers and subscribers who go on over all of them.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::node;
+use crate::support::acked::Load;
+use crate::support::{Hub, RedisServer};
+
+/// How often something is killed.
+const KILLS: &str = "TIDEWIRE_TEST_KILLS";
+const KILLS_USUAL: usize = 8;
+/// The longest time between two, in milliseconds.
+const LIFE_MS_MAX: u64 = 300;
+
+fn kills() -> usize {
+    std::env::var(KILLS).map_or(KILLS_USUAL, |n| n.parse().unwrap())
+}
+
+/// A random moment is what these tests are about.
+fn live_on() {
+    thread::sleep(Duration::from_millis(fastrand::u64(0..LIFE_MS_MAX)));
+}
+
+fn report(what: &str, started: Instant, load: Load) {
+    let figures = load.finish();
+    println!(
+        "{} × {what} in {:.0?}: {} events answered, {} unknown, {} seen by each subscriber",
+        kills(),
+        started.elapsed(),
+        figures.answered,
+        figures.unknown,
+        figures.seen.len()
+    );
+    assert!(
+        figures.answered > 5 * kills(),
+        "hardly any load: {}",
+        figures.answered
+    );
+}
+
+#[test]
+fn what_was_answered_survives_every_kill_of_a_node() {
+    let redis = RedisServer::start();
+    let mut nodes = [node(&redis), node(&redis), node(&redis)];
+    let load = Load::start(&nodes.each_ref().map(Hub::port));
+    let started = Instant::now();
+    for _ in 0..kills() {
+        live_on();
+        nodes[fastrand::usize(..3)].restart();
+    }
+    report("a node killed", started, load);
+}
+
+#[test]
+fn what_was_answered_survives_every_kill_of_redis() {
+    let mut redis = RedisServer::start_durable();
+    let nodes = [node(&redis), node(&redis)];
+    let load = Load::start(&nodes.each_ref().map(Hub::port));
+    let started = Instant::now();
+    for _ in 0..kills().div_ceil(2) {
+        live_on();
+        redis.kill();
+        live_on();
+        redis.run();
+    }
+    report("Redis killed", started, load);
+}
+
+#[test]
+fn what_was_answered_survives_every_silence_of_redis() {
+    let redis = RedisServer::start();
+    let nodes = [node(&redis), node(&redis)];
+    let load = Load::start(&nodes.each_ref().map(Hub::port));
+    let started = Instant::now();
+    for n in 0..kills().div_ceil(2) {
+        live_on();
+        if n % 2 == 0 {
+            redis.pause();
+            live_on();
+            redis.resume();
+        } else {
+            redis.command(&["CLIENT", "PAUSE", "200", "ALL"]);
+        }
+    }
+    report("Redis silent", started, load);
+}

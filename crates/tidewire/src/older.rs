@@ -1,0 +1,307 @@
+//! Reading on from before the node's log: a broker's store may keep more than the log has in memory.
+//!
+//! A client that resumes from there is sent what the store has, page by page, and goes on from the log where that begins.
+//! Pages are shared: clients that come back together, each from a place of its own, read the same ones. How many are read
+//! and how many clients are at it is limited, and what a client holds is a place in a page.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::future::Shared as SharedFuture;
+use parking_lot::Mutex;
+use tidewire_core::encode;
+use tidewire_core::filter::FilterSpec;
+use tidewire_core::id::{Epoch, NativeId, Offset};
+use tidewire_core::subscription::GapReason;
+use tidewire_core::topic::Topic;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::broker::{BoxFuture, Broker, Page, Publication, id_of};
+use crate::clock::now_ms;
+use crate::hub::Hub;
+use crate::live::Live;
+
+/// Clients that read older events at a time; others wait. Each may hold another page.
+const READERS_MAX: usize = 64;
+/// Pages read from the store at a time. Stops those who come back from slowing down publishers.
+const READS_MAX: usize = 2;
+/// Pages that are kept for the next client.
+const PAGES_MAX: usize = 8;
+/// Events looked at for one client before it is told of a gap. Stops a client of a rare topic from reading all there is.
+const LOOKED_AT_MAX: usize = 1_000_000;
+/// Bytes of one frame, but for its last event.
+const FRAME_BYTES: usize = 16 * 1024;
+
+type Reading = SharedFuture<BoxFuture<'static, Result<Arc<Page>, String>>>;
+
+/// The pages of a hub's store.
+pub(crate) struct Pages {
+    readers: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// With the place that each begins after.
+    read: VecDeque<(Offset, Arc<Page>)>,
+    reading: Vec<(Offset, Reading)>,
+}
+
+impl Default for Pages {
+    fn default() -> Self {
+        Self {
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            known: Mutex::default(),
+        }
+    }
+}
+
+impl Pages {
+    /// A page with what is after a place; it may begin before it.
+    fn find(self: &Arc<Self>, broker: &dyn Broker, after: Offset) -> Option<Reading> {
+        let mut known = self.known.lock();
+        let has = |(from, page): &&(Offset, Arc<Page>)| *from <= after && after < page.until;
+        if let Some((_, page)) = known.read.iter().find(has) {
+            let page = page.clone();
+            let ready: BoxFuture<'static, _> = Box::pin(std::future::ready(Ok(page)));
+            return Some(ready.shared());
+        }
+        // One that begins before may reach to here. It is known, or gone from this list, once it is read.
+        let may_have = |(from, _): &&(Offset, Reading)| *from <= after;
+        let nearest = known
+            .reading
+            .iter()
+            .filter(may_have)
+            .max_by_key(|(from, _)| *from);
+        if let Some((_, reading)) = nearest {
+            return Some(reading.clone());
+        }
+        let page = broker.older(after)?;
+        let pages = self.clone();
+        let read: BoxFuture<'static, _> = Box::pin(async move {
+            let permit = pages.reads.clone().acquire_owned().await;
+            let page = page.await.map(Arc::new);
+            drop(permit);
+            let mut known = pages.known.lock();
+            known.reading.retain(|(from, _)| *from != after);
+            if let Ok(page) = &page {
+                known.read.push_front((after, page.clone()));
+                known.read.truncate(PAGES_MAX);
+            }
+            page
+        });
+        let reading = read.shared();
+        known.reading.push((after, reading.clone()));
+        Some(reading)
+    }
+}
+
+/// A client on its way through what is older than the log.
+pub(crate) struct Older {
+    hub: Hub,
+    spec: FilterSpec,
+    epoch: Epoch,
+    /// The client's own id, for a gap.
+    from_id: Option<String>,
+    /// Everything up to here was sent or is none of the client's.
+    after: Offset,
+    looked_at: usize,
+    /// What the stream begins with, until it is sent.
+    head: Vec<u8>,
+    step: Step,
+    /// One of [`READERS_MAX`], once it is there.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+enum Step {
+    Wait(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
+    Read(Reading),
+    Write(Arc<Page>, usize),
+}
+
+/// What there is to do next.
+pub(crate) enum Frame {
+    /// Bytes to send.
+    Bytes(Vec<u8>),
+    /// All that is older was sent: the log is next, after this place.
+    Log(NativeId),
+}
+
+impl Older {
+    /// `None` where the broker's store has no more than the log.
+    pub(crate) fn new(
+        hub: &Hub,
+        spec: &FilterSpec,
+        epoch: Epoch,
+        after: Offset,
+        from_id: Option<String>,
+    ) -> Option<Self> {
+        drop(hub.shared.broker().older(after)?);
+        let readers = hub.shared.pages.readers.clone();
+        Some(Self {
+            hub: hub.clone(),
+            spec: spec.clone(),
+            epoch,
+            from_id,
+            after,
+            looked_at: 0,
+            head: Vec::new(),
+            step: Step::Wait(Box::pin(async move { readers.acquire_owned().await.ok() })),
+            permit: None,
+        })
+    }
+
+    /// What the stream begins with.
+    pub(crate) fn begin_with(&mut self, head: Vec<u8>) {
+        self.head = head;
+    }
+
+    /// The next bytes, or that there are no more.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, live: &Live) -> Poll<Frame> {
+        if !self.head.is_empty() {
+            return Poll::Ready(Frame::Bytes(std::mem::take(&mut self.head)));
+        }
+        loop {
+            match &mut self.step {
+                Step::Wait(permit) => {
+                    self.permit = std::task::ready!(permit.as_mut().poll(cx));
+                    if !self.read_next() {
+                        return self.done();
+                    }
+                }
+                Step::Read(reading) => match std::task::ready!(Pin::new(reading).poll(cx)) {
+                    Ok(page) if page.until <= self.after && !page.events.is_empty() => {
+                        if !self.read_next() {
+                            return self.done();
+                        }
+                    }
+                    Ok(page) => {
+                        let at = page.events.partition_point(|(at, _)| *at <= self.after);
+                        let gap = page.lost > self.after && self.looked_at == 0;
+                        self.step = Step::Write(page, at);
+                        if gap {
+                            let place = self.after;
+                            return Poll::Ready(Frame::Bytes(self.gap(live, place)));
+                        }
+                    }
+                    Err(error) => {
+                        // The log says what the client misses.
+                        tracing::warn!(error, "older events can't be read");
+                        return self.done();
+                    }
+                },
+                Step::Write(page, at) => {
+                    let page = page.clone();
+                    let mut bytes = Vec::new();
+                    let mut delivered = 0;
+                    while let Some((offset, publication)) = page.events.get(*at)
+                        && bytes.len() < FRAME_BYTES
+                    {
+                        *at += 1;
+                        self.looked_at += 1;
+                        self.after = *offset;
+                        delivered += usize::from(write(
+                            &mut bytes,
+                            &self.spec,
+                            self.epoch,
+                            *offset,
+                            publication,
+                        ));
+                    }
+                    if !bytes.is_empty() {
+                        live.note_delivered(delivered);
+                        return Poll::Ready(Frame::Bytes(bytes));
+                    }
+                    self.after = self.after.max(page.until);
+                    if self.has_reached_the_log() || page.events.is_empty() {
+                        return self.done();
+                    }
+                    if self.looked_at > LOOKED_AT_MAX {
+                        tracing::debug!(
+                            "a client is told of a gap, as its topic is rare in what is older"
+                        );
+                        return self.done();
+                    }
+                    if !self.read_next() {
+                        return self.done();
+                    }
+                }
+            }
+        }
+    }
+
+    fn read_next(&mut self) -> bool {
+        let shared = &self.hub.shared;
+        let reading = shared.pages.find(shared.broker(), self.after);
+        let Some(reading) = reading else {
+            return false;
+        };
+        self.step = Step::Read(reading);
+        true
+    }
+
+    fn has_reached_the_log(&self) -> bool {
+        self.hub
+            .shared
+            .read_log(|log| log.epoch() != self.epoch || log.holds_all_after(self.after))
+    }
+
+    fn done(&mut self) -> Poll<Frame> {
+        self.permit = None;
+        Poll::Ready(Frame::Log(NativeId::new(self.epoch, self.after)))
+    }
+
+    fn gap(&self, live: &Live, place: Offset) -> Vec<u8> {
+        self.hub.shared.counters.add_gap();
+        let data = encode::gap_data(self.from_id.as_deref(), GapReason::Expired.as_str());
+        let id = NativeId::new(self.epoch, place).to_string();
+        let filter = live.subscription().filter();
+        let mut out = Vec::new();
+        self.hub.shared.read_log(|log| {
+            log.write_notice(&mut out, filter, &id, ("gap", &data), now_ms());
+        });
+        out
+    }
+}
+
+/// Writes an event if the filter matches it.
+fn write(
+    out: &mut Vec<u8>,
+    spec: &FilterSpec,
+    epoch: Epoch,
+    offset: Offset,
+    publication: &Publication,
+) -> bool {
+    let is_wanted = |name: &str| {
+        spec.topics.iter().any(|topic| topic.as_str() == name)
+            || spec.patterns.iter().any(|pattern| pattern.matches(name))
+    };
+    let mut topics = publication.topics.iter().map(Topic::as_str);
+    if spec.topic_lines {
+        let before = out.len();
+        for topic in topics.filter(|name| is_wanted(name)) {
+            encode::topic_line(out, topic);
+        }
+        if out.len() == before {
+            return false;
+        }
+    } else if !topics.any(is_wanted) {
+        return false;
+    }
+    let event = &publication.event;
+    let id = id_of(publication, epoch, offset).to_string();
+    encode::encode(
+        out,
+        Some(id.as_bytes()),
+        event.event.as_deref(),
+        event.retry_ms,
+        &event.data,
+    );
+    true
+}
