@@ -1,6 +1,8 @@
 //! Publishers and subscribers that go on over everything that happens to the hub's nodes, and what must hold of what they
 //! were told: what was answered is seen once, under its id, in its order.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::sync::Arc;
