@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod exit;
 mod metrics;
+mod nodes;
 mod publish;
 mod repair;
 mod routes;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Serve(settings) => configured(&settings, serve::run),
         Command::Token(args) => configured(&args.settings, |config| token::run(&args, config)),
         Command::Config(settings) => configured(&settings, print_config),
+        Command::Nodes(args) => block_on(nodes::run(args)),
         Command::Watch(args) => block_on(watch::run(args)),
         Command::Repair(args) => repair::run(&args),
         Command::Publish(args) => block_on(publish::run(args)),
