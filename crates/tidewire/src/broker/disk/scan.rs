@@ -84,6 +84,16 @@ pub(super) fn read_segment(
     visit: &mut dyn FnMut(&Batch, u64, u64),
 ) -> Result<Segment, Fault> {
     let bytes = fs::read(path).map_err(|error| Fault::Io(path.to_owned(), error))?;
+    read_bytes(path, &bytes, last, visit)
+}
+
+/// As [`read_segment`], of these bytes.
+pub(super) fn read_bytes(
+    path: &Path,
+    bytes: &[u8],
+    last: bool,
+    visit: &mut dyn FnMut(&Batch, u64, u64),
+) -> Result<Segment, Fault> {
     let damage = |at: usize, what| {
         Fault::Damage(Damage {
             path: path.to_owned(),
@@ -91,14 +101,14 @@ pub(super) fn read_segment(
             what,
         })
     };
-    let header = Header::decode(&bytes).map_err(|bad| fault_of(bad, path))?;
+    let header = Header::decode(bytes).map_err(|bad| fault_of(bad, path))?;
     if base_of(path) != Some(header.base) {
         return Err(damage(
             0,
             "its name is not the one that it was written under",
         ));
     }
-    let used = used_len(&bytes);
+    let used = used_len(bytes);
     let mut segment = Segment {
         path: path.to_owned(),
         header,
