@@ -53,7 +53,9 @@ fn matches_plainly(pattern: &str, topic: &str) -> bool {
             next[at] = match (stars, at.checked_sub(1)) {
                 (0, Some(before)) => reached[before] && topic[before] == byte,
                 (0, None) => false,
-                (1, Some(before)) => reached[at] || next[before] && !b":/.".contains(&topic[before]),
+                (1, Some(before)) => {
+                    reached[at] || next[before] && !b":/.".contains(&topic[before])
+                }
                 (_, Some(before)) => reached[at] || next[before],
                 (_, None) => reached[at],
             };

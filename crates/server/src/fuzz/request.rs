@@ -108,7 +108,11 @@ fn send(head: &str, body: &[u8]) {
         });
         let (topics, _) = door.hub.topics(0, 1_000);
         for topic in topics.iter().filter(|topic| topic.events > 0) {
-            assert!(topic.topic.starts_with('a'), "`{}` takes nobody's events", topic.topic);
+            assert!(
+                topic.topic.starts_with('a'),
+                "`{}` takes nobody's events",
+                topic.topic
+            );
         }
     });
 }
@@ -133,7 +137,10 @@ async fn assert_good(response: Response) {
     let status = response.status();
     assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR);
     let kind = response.headers().get(header::CONTENT_TYPE);
-    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
+    let kind = kind
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     let mut body = response.into_body();
     if kind.starts_with("text/event-stream") {
         // The greeting. What comes behind it may take its time.
@@ -142,7 +149,11 @@ async fn assert_good(response: Response) {
         };
         let mut decoder = Decoder::new(BODY_BYTES_MAX);
         decoder.push(frame.data_ref().map_or(&[][..], |data| data));
-        while decoder.next_event().expect("a stream can be read").is_some() {}
+        while decoder
+            .next_event()
+            .expect("a stream can be read")
+            .is_some()
+        {}
     } else {
         let body = body.collect().await.expect("a body is whole").to_bytes();
         if kind.contains("json") {

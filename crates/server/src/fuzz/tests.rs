@@ -56,8 +56,9 @@ fn changed(random: &mut fastrand::Rng, inputs: &[Vec<u8>]) -> Vec<u8> {
 #[test]
 fn every_target_stands_its_corpus_and_random_changes_of_it() {
     for &(name, target) in TARGETS {
-        let inputs = inputs("corpus", name);
+        let mut inputs = inputs("corpus", name);
         assert!(!inputs.is_empty(), "`{name}` has a corpus");
+        inputs.extend(self::inputs("regressions", name));
         for input in &inputs {
             run(name, target, input);
         }

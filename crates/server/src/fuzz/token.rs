@@ -11,7 +11,8 @@ use super::request::{self, config};
 use crate::auth::Issuers;
 
 /// What the issuer has signed: its two first parts. Good until the year 2100.
-const SIGNED: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1c2VyIiwiZXhwIjo0MTAyNDQ0ODAwfQ";
+const SIGNED: &str =
+    "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1c2VyIiwiZXhwIjo0MTAyNDQ0ODAwfQ";
 pub(super) const SECRET: &str = "the secret of the targets, 32 bytes or more";
 const NOW_S: u64 = 1_800_000_000;
 
@@ -23,7 +24,10 @@ pub fn tokens(data: &[u8]) {
     if let Ok(token) = std::str::from_utf8(data)
         && stands(token)
     {
-        assert_eq!(token.rsplit_once('.').map(|(signed, _)| signed), Some(SIGNED));
+        assert_eq!(
+            token.rsplit_once('.').map(|(signed, _)| signed),
+            Some(SIGNED)
+        );
     }
     let Ok(claims) = serde_json::from_slice::<Map<String, Value>>(data) else {
         return;
@@ -32,14 +36,19 @@ pub fn tokens(data: &[u8]) {
     let token = encode(&Header::default(), &claims, &key).expect("JSON is a token's content");
     if stands(&token) {
         assert!(claims.contains_key("exp"));
-        request::ask(&format!("GET /events?topic=a\nauthorization: Bearer {token}\n"));
+        request::ask(&format!(
+            "GET /events?topic=a\nauthorization: Bearer {token}\n"
+        ));
     }
 }
 
 /// Whether a token is taken. Nothing is waited for, as the issuer's secret is in the settings.
 fn stands(token: &str) -> bool {
     let mut verifying = pin!(ISSUERS.verify(token, NOW_S));
-    match verifying.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+    match verifying
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
         Poll::Ready(result) => result.is_ok(),
         Poll::Pending => unreachable!("the secret is known"),
     }

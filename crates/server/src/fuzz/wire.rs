@@ -56,11 +56,20 @@ fn assert_comes_out_alone(publication: &Publication) {
     let id = event.id.as_deref().unwrap_or("~id");
     let mut wire = Vec::new();
     let name = event.event.as_deref();
-    encode(&mut wire, Some(id.as_bytes()), name, event.retry_ms, &event.data);
+    encode(
+        &mut wire,
+        Some(id.as_bytes()),
+        name,
+        event.retry_ms,
+        &event.data,
+    );
     let (events, is_whole) = read(&[&wire]);
     let expected = Decoded {
         id: id.to_owned(),
-        event: name.filter(|name| !name.is_empty()).unwrap_or("message").to_owned(),
+        event: name
+            .filter(|name| !name.is_empty())
+            .unwrap_or("message")
+            .to_owned(),
         data: event.data.replace("\r\n", "\n").replace('\r', "\n"),
         topics: Vec::new(),
     };

@@ -61,8 +61,13 @@ pub fn segment(data: &[u8]) {
         });
         if let Ok(segment) = read {
             assert_eq!(segment.next, seen);
-            assert!(segment.end <= segment.used.max(segment.end) && segment.end as usize <= bytes.len());
-            assert!(last || segment.tail == End::Clean, "only the newest may end badly");
+            assert!(
+                segment.end <= segment.used.max(segment.end) && segment.end as usize <= bytes.len()
+            );
+            assert!(
+                last || segment.tail == End::Clean,
+                "only the newest may end badly"
+            );
         }
     }
 }
