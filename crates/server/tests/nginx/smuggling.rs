@@ -14,6 +14,7 @@ const KEY: &str = "tw_the-key-of-somebody-who-may-publish-everything";
 const KEY_HASH: &str = "sha256:3470d18d76f6314dd02e45bf664a0981a68d3db93520c1799534a55e4b7b7e54";
 /// Anyone may publish here, so that it is no right which stops the hidden request.
 const HIDDEN: &str = "open:hidden";
+const LF_ENDS_CHUNKS: &str = "chunk: LF as the only end";
 /// For the rest of an answer. Reached only where a server waits for more of the body, as it may.
 const SILENCE: Duration = Duration::from_millis(300);
 
@@ -39,187 +40,168 @@ fn hidden() -> [String; 2] {
     [to(1), to(150)]
 }
 
-/// Requests with another hidden in them, by the name of the trick.
-fn attacks(hidden: &str) -> Vec<(&'static str, String)> {
-    let head =
-        "POST /events?topic=open:front HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n";
-    let after_last_chunk = format!("0\r\n\r\n{hidden}");
-    let length = after_last_chunk.len();
-    let in_chunk = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
-    let mut attacks = vec![
+/// The head of a request that anyone may send, but for what says where its body ends.
+const HEAD: &str =
+    "POST /events?topic=open:front HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n";
+
+/// A request, by the name of the trick.
+type Attack = (&'static str, String);
+
+/// Requests with another hidden in them.
+fn attacks(hidden: &str) -> Vec<Attack> {
+    [
+        lengths(hidden),
+        both(hidden),
+        codings(hidden),
+        chunks(hidden),
+    ]
+    .concat()
+}
+
+/// `Content-Length` that may be read in two ways, or is not looked at.
+fn lengths(hidden: &str) -> Vec<Attack> {
+    let length = hidden.len();
+    let odd = |value: &str| format!("{HEAD}Content-Length: {value}\r\n\r\nx{hidden}");
+    let whole = |head: &str| format!("{head}Content-Length: {length}\r\n\r\n{hidden}");
+    let get = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n";
+    let refused = "POST /events?topic=closed HTTP/1.1\r\nHost: localhost\r\n";
+    let h2c = format!(
+        "{HEAD}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    );
+    vec![
+        (
+            "CL.CL",
+            odd(&format!("1\r\nContent-Length: {}", 1 + length)),
+        ),
+        ("CL with a list", odd(&format!("1, {}", 1 + length))),
+        ("CL with a sign", odd("+1")),
+        ("CL in hexadecimal", odd("0x1")),
+        ("CL beyond 64 bits", odd("18446744073709551617")),
+        ("CL below zero", odd("-1")),
+        ("a body of GET", whole(get)),
+        ("a body that is refused", whole(refused)),
+        (
+            "a body after Expect",
+            whole(&format!("{HEAD}Expect: 100-continue\r\n")),
+        ),
+        ("a body after h2c", whole(&h2c)),
+    ]
+}
+
+/// `Content-Length` and `Transfer-Encoding`, of which one counts.
+fn both(hidden: &str) -> Vec<Attack> {
+    let body = format!("0\r\n\r\n{hidden}");
+    let length = body.len();
+    let chunk = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
+    let te = "Transfer-Encoding: chunked";
+    let old = HEAD.replace("1.1", "1.0");
+    vec![
         (
             "CL.TE",
-            format!(
-                "{head}Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n{after_last_chunk}"
-            ),
+            format!("{HEAD}Content-Length: {length}\r\n{te}\r\n\r\n{body}"),
         ),
         (
             "TE.CL",
-            format!("{head}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n{in_chunk}"),
+            format!("{HEAD}{te}\r\nContent-Length: 4\r\n\r\n{chunk}"),
         ),
         (
-            "CL.TE, the other order",
-            format!(
-                "{head}Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n\r\n{after_last_chunk}"
-            ),
-        ),
-        (
-            "CL.CL",
-            format!(
-                "{head}Content-Length: 1\r\nContent-Length: {}\r\n\r\nx{hidden}",
-                1 + hidden.len()
-            ),
-        ),
-        (
-            "CL with a list",
-            format!(
-                "{head}Content-Length: 1, {}\r\n\r\nx{hidden}",
-                1 + hidden.len()
-            ),
-        ),
-        (
-            "CL with a sign",
-            format!("{head}Content-Length: +1\r\n\r\nx{hidden}"),
-        ),
-        (
-            "CL in hexadecimal",
-            format!("{head}Content-Length: 0x1\r\n\r\nx{hidden}"),
-        ),
-        (
-            "CL beyond 64 bits",
-            format!("{head}Content-Length: 18446744073709551617\r\n\r\nx{hidden}"),
-        ),
-        (
-            "CL below zero",
-            format!("{head}Content-Length: -1\r\n\r\n{hidden}"),
-        ),
-        (
-            "a body of GET",
-            format!(
-                "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{hidden}",
-                hidden.len()
-            ),
-        ),
-        (
-            "a body that is refused",
-            format!(
-                "POST /events?topic=closed HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{hidden}",
-                hidden.len()
-            ),
-        ),
-        (
-            "a body after Expect",
-            format!(
-                "{head}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n{hidden}",
-                hidden.len()
-            ),
-        ),
-        (
-            "folding",
-            format!(
-                "{head}X: a\r\n Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n\r\n{after_last_chunk}"
-            ),
-        ),
-        (
-            "a folded TE",
-            format!(
-                "{head}Transfer-Encoding:\r\n chunked\r\nContent-Length: {length}\r\n\r\n{after_last_chunk}"
-            ),
+            "TE.CL, for who takes CL",
+            format!("{HEAD}{te}\r\nContent-Length: {length}\r\n\r\n{body}"),
         ),
         (
             "HTTP/1.0 with TE",
             format!(
-                "{}Transfer-Encoding: chunked\r\nContent-Length: {length}\r\nConnection: keep-alive\r\n\r\n{after_last_chunk}",
-                head.replace("1.1", "1.0")
+                "{old}{te}\r\nContent-Length: {length}\r\nConnection: keep-alive\r\n\r\n{body}"
             ),
         ),
         (
             "bare LF ends the head",
-            format!(
-                "{head}Content-Length: {length}\nTransfer-Encoding: chunked\n\n{after_last_chunk}"
-            ),
+            format!("{HEAD}Content-Length: {length}\n{te}\n\n{body}"),
         ),
+    ]
+}
+
+/// Codings that one server takes for `chunked` and another does not.
+fn codings(hidden: &str) -> Vec<Attack> {
+    let body = format!("0\r\n\r\n{hidden}");
+    let length = body.len();
+    let lines = [
+        ("TE: not chunked", "Transfer-Encoding: xchunked"),
+        ("TE: space before the colon", "Transfer-Encoding : chunked"),
         (
-            "trailers as headers",
-            format!(
-                "{head}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nContent-Length: {}\r\nX: y\r\n\r\n",
-                hidden.len()
-            ),
-        ),
-        (
-            "h2c",
-            format!(
-                "{head}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nContent-Length: {}\r\n\r\n{hidden}",
-                hidden.len()
-            ),
-        ),
-    ];
-    // Codings that one server takes for `chunked` and another does not.
-    for (name, te) in [
-        ("TE.TE: not chunked", "Transfer-Encoding: xchunked"),
-        (
-            "TE.TE: space before the colon",
-            "Transfer-Encoding : chunked",
-        ),
-        (
-            "TE.TE: twice",
+            "TE: twice",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
         ),
         (
-            "TE.TE: chunked is not last",
+            "TE: chunked is not last",
             "Transfer-Encoding: chunked, identity",
         ),
-        ("TE.TE: two codings", "Transfer-Encoding: identity, chunked"),
-        ("TE.TE: vertical tab", "Transfer-Encoding:\u{b}chunked"),
-        ("TE.TE: NUL", "Transfer-Encoding: chunked\0"),
-        ("TE.TE: CR within", "X: y\rTransfer-Encoding: chunked"),
-        ("TE.TE: LF within", "X: y\nTransfer-Encoding: chunked"),
-        ("TE.TE: quoted", "Transfer-Encoding: \"chunked\""),
-        ("TE.TE: underscore", "Transfer_Encoding: chunked"),
+        ("TE: two codings", "Transfer-Encoding: identity, chunked"),
+        ("TE: vertical tab", "Transfer-Encoding:\u{b}chunked"),
+        ("TE: NUL", "Transfer-Encoding: chunked\0"),
+        ("TE: CR within", "X: y\rTransfer-Encoding: chunked"),
+        ("TE: LF within", "X: y\nTransfer-Encoding: chunked"),
+        ("TE: quoted", "Transfer-Encoding: \"chunked\""),
+        ("TE: underscore", "Transfer_Encoding: chunked"),
         (
-            "TE.TE: empty name before",
+            "TE: a nameless header before",
             ": x\r\nTransfer-Encoding: chunked",
         ),
-    ] {
-        attacks.push((
+        ("TE: folded", "Transfer-Encoding:\r\n chunked"),
+        (
+            "TE: folded into another",
+            "X: a\r\n Transfer-Encoding: chunked",
+        ),
+    ];
+    let attack = |(name, te)| {
+        (
             name,
-            format!("{head}{te}\r\nContent-Length: {length}\r\n\r\n{after_last_chunk}"),
-        ));
-    }
-    // Chunks of which the size or the end is unclear.
-    for (name, chunks) in [
+            format!("{HEAD}{te}\r\nContent-Length: {length}\r\n\r\n{body}"),
+        )
+    };
+    lines.map(attack).to_vec()
+}
+
+/// Chunks of which the size or the end is unclear.
+fn chunks(hidden: &str) -> Vec<Attack> {
+    let last = format!("0\r\n\r\n{hidden}");
+    let chunk = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
+    let bodies = [
         (
             "chunk: oversized",
-            format!("10000000000000001\r\nx\r\n{after_last_chunk}"),
+            format!("10000000000000001\r\nx\r\n{last}"),
         ),
-        ("chunk: prefix", format!("0x1\r\nx\r\n{in_chunk}")),
-        ("chunk: sign", format!("+1\r\nx\r\n{in_chunk}")),
-        ("chunk: no size", format!("\r\nx\r\n{in_chunk}")),
-        ("chunk: no digits", format!(";a\r\nx\r\n{in_chunk}")),
+        ("chunk: prefix", format!("0x1\r\nx\r\n{chunk}")),
+        ("chunk: sign", format!("+1\r\nx\r\n{chunk}")),
+        ("chunk: no size", format!("\r\nx\r\n{chunk}")),
+        ("chunk: no digits", format!(";a\r\nx\r\n{chunk}")),
         (
             "chunk: LF in an extension",
-            format!("1;a\n{in_chunk}x\r\n0\r\n\r\n"),
+            format!("1;a\n{chunk}x\r\n0\r\n\r\n"),
         ),
-        (
-            "chunk: longer than its size",
-            format!("1\r\nxx0\r\n\r\n{hidden}"),
-        ),
+        ("chunk: longer than its size", format!("1\r\nxx{last}")),
         (
             "chunk: two bytes instead of its end",
-            format!("1\r\nxXX0\r\n\r\n{hidden}"),
+            format!("1\r\nxXX{last}"),
         ),
-        ("chunk: LF as the only end", format!("1\nx\n0\n\n{hidden}")),
+        (LF_ENDS_CHUNKS, format!("1\nx\n0\n\n{hidden}")),
         (
             "chunk: a large extension",
-            format!("1;{}\r\nx\r\n{in_chunk}", "e".repeat(70_000)),
+            format!("1;{}\r\nx\r\n{chunk}", "e".repeat(70_000)),
         ),
-    ] {
-        attacks.push((
-            name,
-            format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunks}"),
-        ));
-    }
-    attacks
+        (
+            "chunk: headers behind it",
+            format!("1\r\nx\r\n0\r\nContent-Length: {}\r\n\r\n", hidden.len()),
+        ),
+    ];
+    bodies
+        .map(|(name, body)| {
+            (
+                name,
+                format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n{body}"),
+            )
+        })
+        .to_vec()
 }
 
 /// Sends it all and reads what comes back until the other side ends or is silent.
@@ -316,5 +298,5 @@ fn nor_is_it_behind_nginx() {
     let hub = hub();
     let nginx = Nginx::spawn(&hub, "");
     // An end of line to nginx, which sees two requests there and sends the hub two.
-    assert_nothing_is_hidden(&hub, nginx.port(), &["chunk: LF as the only end"]);
+    assert_nothing_is_hidden(&hub, nginx.port(), &[LF_ENDS_CHUNKS]);
 }
