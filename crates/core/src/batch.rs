@@ -53,6 +53,16 @@ impl Batch {
         (start..end).contains(&n).then_some(start..end)
     }
 
+    /// How many bytes come before an event that did not fit whole.
+    pub fn whole_len(&self) -> usize {
+        let events = self.ends.last().map_or(0, |&(end, ..)| end);
+        if self.cut.is_some() {
+            events
+        } else {
+            self.bytes.len()
+        }
+    }
+
     /// Whether there was more than there was room for.
     pub fn is_full(&self) -> bool {
         self.full

@@ -47,6 +47,9 @@ pub(crate) enum Command {
     /// Publish an event, or each line of standard input as one
     #[command(after_help = PUBLISH_HELP)]
     Publish(PublishArgs),
+    /// List the nodes of a hub with their connections, lag and version
+    #[command(after_help = NODES_HELP)]
+    Nodes(NodesArgs),
     /// Make a token for development, say what one may do, or make an API key
     #[command(after_help = TOKEN_HELP)]
     Token(TokenArgs),
@@ -198,6 +201,20 @@ Examples:
   echo hello | tidewire publish greetings
   tail -f app.log | tidewire publish logs
   tidewire publish notes - < notes.txt";
+
+/// `tidewire nodes …`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NodesArgs {
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+}
+
+const NODES_HELP: &str = "\
+Any node knows all of them; the one that is asked has a star. It takes the right `admin`.
+
+Examples:
+  tidewire nodes
+  tidewire nodes --url http://10.0.0.7:8080 --token \"$TOKEN\"";
 
 /// `tidewire repair …`
 #[derive(Debug, Clone, Args)]

@@ -9,6 +9,7 @@ mod exit;
 #[doc(hidden)]
 pub mod fuzz;
 mod metrics;
+mod nodes;
 mod publish;
 mod repair;
 mod routes;
@@ -34,6 +35,7 @@ pub fn main() -> ExitCode {
         Command::Serve(settings) => configured(&settings, serve::run),
         Command::Token(args) => configured(&args.settings, |config| token::run(&args, config)),
         Command::Config(settings) => configured(&settings, print_config),
+        Command::Nodes(args) => block_on(nodes::run(args)),
         Command::Watch(args) => block_on(watch::run(args)),
         Command::Repair(args) => repair::run(&args),
         Command::Publish(args) => block_on(publish::run(args)),

@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use tidewire::Hub;
+use tidewire::{Cluster, Hub};
 
 use crate::tls;
 
@@ -18,15 +18,15 @@ use crate::tls;
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All figures as text.
-pub(crate) fn exposition(hub: &Hub) -> String {
+pub(crate) fn exposition(hub: &Hub, cluster: &Cluster) -> String {
     let mut registry = Registry::with_prefix("tidewire");
-    registry.register_collector(Box::new(HubCollector(hub.clone())));
+    registry.register_collector(Box::new(HubCollector(hub.clone(), cluster.clone())));
     let mut text = String::new();
     encode(&mut text, &registry).expect("writing to a string does not fail");
     text
 }
 
-struct HubCollector(Hub);
+struct HubCollector(Hub, Cluster);
 
 impl std::fmt::Debug for HubCollector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -37,7 +37,6 @@ impl std::fmt::Debug for HubCollector {
 impl Collector for HubCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let stats = self.0.stats();
-        let gauge = |n: usize| ConstGauge::new(i64::try_from(n).unwrap_or(i64::MAX));
         let mut put = |name: &str, help: &str, metric: &dyn EncodeInto| {
             metric.encode_into(&mut encoder, name, help)
         };
@@ -61,7 +60,9 @@ impl Collector for HubCollector {
         put(
             "ready",
             "Whether events can be stored",
-            &gauge(usize::from(self.0.ready().is_ok())),
+            &gauge(usize::from(
+                self.0.ready().and_then(|()| self.1.ready()).is_ok(),
+            )),
         )?;
         put(
             "tls_reload_failed",
@@ -83,42 +84,8 @@ impl Collector for HubCollector {
             "Times that a client was told of missing events",
             &ConstCounter::new(stats.totals.gaps),
         )?;
-        let broker = self.0.broker_figures();
-        put(
-            "broker_commits",
-            "Writes to the broker's store, each of one or more batches",
-            &ConstCounter::new(broker.commits),
-        )?;
-        put(
-            "broker_stored_bytes",
-            "What the broker's store takes up",
-            &gauge(usize::try_from(broker.stored_bytes).unwrap_or(usize::MAX)),
-        )?;
-        put(
-            "broker_refused_full",
-            "Publishes refused as the store had no room",
-            &ConstCounter::new(broker.refused_full),
-        )?;
-        put(
-            "broker_tail_cut_bytes",
-            "Unfinished writes cut off the store at the start",
-            &ConstCounter::new(broker.tail_bytes_cut),
-        )?;
-        put(
-            "broker_lag_seconds",
-            "How far this node is behind the broker's store, by the times of the events",
-            &ConstGauge::new(Duration::from_millis(broker.lag_ms).as_secs_f64()),
-        )?;
-        put(
-            "broker_malformed",
-            "Entries of other programs in the broker's store that are no events",
-            &ConstCounter::new(broker.malformed),
-        )?;
-        put(
-            "broker_interruptions",
-            "Times that the broker's store could not be followed",
-            &ConstCounter::new(broker.interruptions),
-        )?;
+        broker(&self.0, &mut put)?;
+        clients(&self.1, &mut put)?;
         let closes: Family<
             Vec<(&'static str, &'static str)>,
             prometheus_client::metrics::counter::Counter,
@@ -130,6 +97,87 @@ impl Collector for HubCollector {
         }
         put("closes", "Connections that ended, by reason", &closes)
     }
+}
+
+/// Writes one figure: name, meaning, value.
+type Put<'a> = dyn FnMut(&str, &str, &dyn EncodeInto) -> Result<(), Error> + 'a;
+
+fn gauge(n: usize) -> ConstGauge<i64> {
+    ConstGauge::new(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+fn broker(hub: &Hub, put: &mut Put<'_>) -> Result<(), Error> {
+    let broker = hub.broker_figures();
+    put(
+        "broker_commits",
+        "Writes to the broker's store, each of one or more batches",
+        &ConstCounter::new(broker.commits),
+    )?;
+    put(
+        "broker_stored_bytes",
+        "What the broker's store takes up",
+        &gauge(usize::try_from(broker.stored_bytes).unwrap_or(usize::MAX)),
+    )?;
+    put(
+        "broker_refused_full",
+        "Publishes refused as the store had no room",
+        &ConstCounter::new(broker.refused_full),
+    )?;
+    put(
+        "broker_tail_cut_bytes",
+        "Unfinished writes cut off the store at the start",
+        &ConstCounter::new(broker.tail_bytes_cut),
+    )?;
+    put(
+        "broker_lag_seconds",
+        "How far this node is behind the broker's store, by the times of the events",
+        &ConstGauge::new(Duration::from_millis(broker.lag_ms).as_secs_f64()),
+    )?;
+    put(
+        "broker_malformed",
+        "Entries of other programs in the broker's store that are no events",
+        &ConstCounter::new(broker.malformed),
+    )?;
+    put(
+        "broker_interruptions",
+        "Times that the broker's store could not be followed",
+        &ConstCounter::new(broker.interruptions),
+    )
+}
+
+fn clients(cluster: &Cluster, put: &mut Put<'_>) -> Result<(), Error> {
+    let cluster = cluster.figures();
+    put(
+        "clients",
+        "Clients that are connected by an id of their own",
+        &gauge(cluster.clients),
+    )?;
+    for (name, help, n) in [
+        (
+            "clients_replaced",
+            "Clients whose connection was taken over by another one",
+            cluster.replaced,
+        ),
+        (
+            "registry_inconsistencies",
+            "Entries of the registry that nobody was connected for",
+            cluster.inconsistencies,
+        ),
+        (
+            "registry_swept",
+            "Entries of dead nodes that this node cleared away",
+            cluster.swept,
+        ),
+        (
+            "registry_missed_beats",
+            "Heartbeats that the registry did not take",
+            cluster.missed_beats,
+        ),
+        ("leaks", "Clients without a connection", cluster.leaks),
+    ] {
+        put(name, help, &ConstCounter::new(n))?;
+    }
+    Ok(())
 }
 
 /// A metric of any type, to be written under a name.

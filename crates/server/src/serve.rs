@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire::broker::{DiskBroker, DiskOptions, Fsync, MemoryBroker, RedisBroker, RedisOptions};
+use tidewire::cluster::{ClusterOptions, Inconsistency, RetryOptions, UpkeepOptions};
 use tidewire::core::coalesce::CoalesceRule;
 use tidewire::core::log::{Retention, RetentionRule};
 use tidewire::core::subscription::SlowClient;
 use tidewire::redis::Redis;
-use tidewire::{AtCapacity, Hub, HubBuilder, Pattern, ServeOptions};
+use tidewire::{AtCapacity, Cluster, Hub, HubBuilder, Pattern, ServeOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -74,7 +75,8 @@ async fn serve(
 ) -> std::io::Result<()> {
     let listener = bind(config.listen)?;
     access.start();
-    let router = routes::router(hub, config, access);
+    let cluster = cluster(hub, config)?;
+    let router = routes::router(hub, &cluster, config, access);
     let options = ServeOptions {
         head_bytes_max: config.limits.head_bytes_max,
         head_timeout: config.limits.head_timeout,
@@ -89,10 +91,11 @@ async fn serve(
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let draining = hub.clone();
+    let (draining, leaving) = (hub.clone(), cluster.clone());
     let stop = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         draining.start_draining();
+        leaving.start_draining();
         tokio::spawn(async move {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             notice(format_args!("second signal: ending at once"));
@@ -116,9 +119,42 @@ async fn serve(
     }
     announce(scheme, address);
     serve.await?;
+    cluster.leave().await;
     hub.stop().await;
     tracing::info!("ended");
     Ok(())
+}
+
+/// The nodes that share a Redis for their events share it for their connections too; any other hub is alone.
+fn cluster(hub: &Hub, config: &Config) -> std::io::Result<Cluster> {
+    let settings = &config.cluster;
+    let every = |interval: Duration| (!interval.is_zero()).then_some(interval);
+    let random = || format!("node-{:08x}", fastrand::u32(..));
+    let options = ClusterOptions {
+        upkeep: UpkeepOptions {
+            ttl: settings.ttl,
+            check_every: every(settings.check_interval),
+            inconsistency: match settings.inconsistency {
+                config::InconsistencyStrategy::AutoCorrect => Inconsistency::AutoCorrect,
+                config::InconsistencyStrategy::FailFast => Inconsistency::FailFast,
+            },
+            sweep_every: every(settings.sweep_interval),
+            leaks_every: every(settings.leak_interval),
+        },
+        answer_timeout: settings.answer_timeout,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..ClusterOptions::new(config.node.id.clone().unwrap_or_else(random))
+    };
+    let broker = &config.broker;
+    let (config::BrokerKind::Redis, Some(url)) = (broker.kind, &broker.url) else {
+        return Ok(Cluster::alone(hub, &options));
+    };
+    let redis = Redis::new(url.reveal(), broker.prefix()).map_err(std::io::Error::other)?;
+    let retry = RetryOptions {
+        retries: u32::try_from(settings.retries).unwrap_or(u32::MAX),
+        within: settings.retry_within,
+    };
+    Ok(Cluster::over_redis(hub, Arc::new(redis), retry, &options))
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {

@@ -36,6 +36,8 @@ pub(crate) struct Connection {
     /// Where the connection stands in its filter's list; [`GONE`] once it is out of all tables.
     at: AtomicU32,
     remote: Remote,
+    /// Whose it is, where that is known.
+    user: Option<Arc<str>>,
     /// Whether the carrier was told that there is something to do, and has not looked since.
     noted: AtomicBool,
     /// The reason to close that was asked for, plus one; 0 for none.
@@ -82,6 +84,7 @@ impl Connection {
             filter,
             at: AtomicU32::new(0),
             remote: Remote::new(peer.remote),
+            user: peer.user,
             noted: AtomicBool::new(false),
             close: AtomicU8::new(0),
             heartbeat_due: AtomicBool::new(false),
@@ -106,6 +109,10 @@ impl Connection {
 
     pub(crate) fn remote(&self) -> Option<SocketAddr> {
         self.remote.get()
+    }
+
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     /// When the connection was opened, in milliseconds since the Unix epoch.

@@ -1,8 +1,8 @@
 //! The hub: what an application publishes to and subscribes through.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -44,7 +44,11 @@ pub(crate) struct Shared {
     pub(crate) pages: Arc<Pages>,
     inbox: Arc<Inbox>,
     draining: AtomicBool,
+    /// Is told of every connection that has ended.
+    ended: OnceLock<Ended>,
 }
+
+type Ended = Box<dyn Fn(ConnectionId) + Send + Sync>;
 
 /// Settings that count for every connection; times in milliseconds.
 #[derive(Clone, Debug)]
@@ -105,7 +109,18 @@ impl Shared {
             log.release_topic(own);
         }
         drop(log);
+        if let Some(ended) = self.ended.get() {
+            ended(connection.id);
+        }
         tracing::debug!(connection = %connection.id, reason = reason.as_str(), "connection closed");
+    }
+
+    /// From now on this is told of every connection that has ended. There can be one such.
+    pub(crate) fn when_ended(&self, ended: Ended) {
+        assert!(
+            self.ended.set(ended).is_ok(),
+            "a hub is a node of one cluster"
+        );
     }
 
     /// Closes a connection whose client takes no bytes. It is not polled, so it can't end by itself.
@@ -281,6 +296,7 @@ impl HubBuilder {
             pages: Arc::default(),
             inbox: Arc::new(Inbox::default()),
             draining: AtomicBool::new(false),
+            ended: OnceLock::new(),
         });
         shared.broker.start(Tail::new(&shared)).await?;
         fanout::spawn(shared.inbox.clone(), Arc::downgrade(&shared))
@@ -344,6 +360,7 @@ pub struct ConnectionInfo {
 pub(crate) struct Peer {
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) cut_off: Option<Arc<Notify>>,
+    pub(crate) user: Option<Arc<str>>,
     /// When their credential is over.
     pub(crate) expires: Option<Moment>,
 }
@@ -445,7 +462,9 @@ impl Hub {
         };
         // Its own reader is woken here; others that name the topic are woken by the fan-out thread.
         let sent = self.shared.write_log(|log| {
-            if self.shared.connections.find(connection.id).is_none() {
+            let is_there = self.shared.connections.find(connection.id).is_some();
+            // One that is about to be closed sends what it has by now, and looks for no more.
+            if !is_there || connection.close_requested().is_some() {
                 return false;
             }
             if connection.own_topic().is_none() {
@@ -467,6 +486,15 @@ impl Hub {
         event.validate(self.shared.settings.event_bytes_max)?;
         self.shared
             .write_log(|log| log.append_to_everyone(&event, now_ms()));
+        Ok(())
+    }
+
+    /// Sends an event to the readers of a topic on this node. It is transient.
+    pub(crate) fn send_to_readers(&self, topic: &Topic, event: &Event) -> Result<(), PublishError> {
+        event.validate(self.shared.settings.event_bytes_max)?;
+        let topics = std::slice::from_ref(topic);
+        self.shared
+            .write_log(|log| log.append_transient(topics, event, now_ms()));
         Ok(())
     }
 
@@ -617,13 +645,39 @@ impl Hub {
         (described, next)
     }
 
+    /// Whether there is such a connection.
+    pub(crate) fn has(&self, connection: ConnectionId) -> bool {
+        self.shared.connections.find(connection).is_some()
+    }
+
+    /// Closes a connection for a reason. False if there is none.
+    pub(crate) fn close_for(&self, connection: ConnectionId, reason: CloseReason) -> bool {
+        let found = self.shared.connections.find(connection);
+        found.is_some_and(|connection| {
+            connection.request_close(reason);
+            true
+        })
+    }
+
+    /// Up to so many connections that name a topic: their ids, whose they are, and since when.
+    pub(crate) fn readers_of(
+        &self,
+        topic: &str,
+        limit: usize,
+    ) -> Vec<(ConnectionId, Option<String>, u64)> {
+        let filters = self.shared.read_log(|log| log.filters_naming(topic));
+        let mut readers = Vec::new();
+        self.shared.connections.of_filters(&filters, &mut readers);
+        let told = |reader: &Arc<Connection>| {
+            let user = reader.user().map(str::to_owned);
+            (reader.id, user, reader.connected_ms())
+        };
+        readers.iter().take(limit).map(told).collect()
+    }
+
     /// Closes a connection: it gets an `event: closed` whose id keeps it from coming back. False if there is none.
     pub fn close(&self, connection: ConnectionId) -> bool {
-        let Some(connection) = self.shared.connections.find(connection) else {
-            return false;
-        };
-        connection.request_close(CloseReason::Closed);
-        true
+        self.close_for(connection, CloseReason::Closed)
     }
 
     /// Whether events can be stored and streams be opened: the broker is there and the hub is not shutting down.

@@ -24,12 +24,15 @@
 //! | [`subscribe`], [`stream`] | from a request to a stream; the stream as an HTTP body |
 //! | [`broadcaster`] | [`Broadcaster`]: named streams of JSON envelopes on top of a hub |
 //! | [`broker`] | where events are stored |
+//! | [`cluster`] | [`Cluster`]: connections by the client's id, on whichever node |
+//! | `redis` | what everything shares that speaks to Redis |
 //! | [`serve`](mod@serve) | a server with limits and a graceful drain |
 //! | [`problem`] | errors as `application/problem+json` |
 
 pub mod broadcaster;
 pub mod broker;
 mod clock;
+pub mod cluster;
 pub mod connections;
 mod counters;
 mod duration;
@@ -53,6 +56,7 @@ pub use tidewire_core::{Dialect, Event, Notice, Pattern, Topic};
 
 pub use crate::broadcaster::{BroadcastError, Broadcaster, EventData, StreamClient};
 pub use crate::broker::{EventId, Publication};
+pub use crate::cluster::Cluster;
 pub use crate::connections::{AtCapacity, ConnectionId};
 pub use crate::counters::Totals;
 pub use crate::duration::parse_duration;

@@ -15,6 +15,9 @@ use crate::connections::Connection;
 use crate::hub::Hub;
 use crate::stream::{Heartbeat, StreamOptions};
 
+/// Bytes of events that still go out with the farewell of a connection that is closed on request.
+const LAST_BYTES_MAX: usize = 16 * 1024;
+
 /// A filter, a place in the log, and which hub's: what streams have in common that send the same bytes next.
 pub(crate) type SharedPlace = (FilterKey, u64, usize);
 
@@ -178,7 +181,7 @@ impl Live {
     }
 
     /// Ends the stream. Answers what is still to be said to the client; nothing, if it has half an event.
-    pub(crate) fn end(self, reason: CloseReason) -> Option<Vec<u8>> {
+    pub(crate) fn end(mut self, reason: CloseReason) -> Option<Vec<u8>> {
         let last_words = if self.subscription.is_within_event() {
             None
         } else {
@@ -188,18 +191,41 @@ impl Live {
         last_words
     }
 
-    fn last_words(&self, reason: CloseReason) -> Option<Vec<u8>> {
+    fn last_words(&mut self, reason: CloseReason) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         match reason {
             CloseReason::Evicted => encode::retry_line(&mut out, far_retry_ms()),
             CloseReason::Shutdown | CloseReason::Lifetime | CloseReason::Expired => {
                 encode::retry_line(&mut out, jittered(self.hub.shared.settings.retry_ms));
             }
-            CloseReason::Closed => self.farewell(&mut out, "closed", Tombstone::Closed),
-            CloseReason::Replaced => self.farewell(&mut out, "replaced", Tombstone::Replaced),
+            CloseReason::Closed => {
+                self.last_events(&mut out);
+                self.farewell(&mut out, "closed", Tombstone::Closed);
+            }
+            CloseReason::Replaced => {
+                self.last_events(&mut out);
+                self.farewell(&mut out, "replaced", Tombstone::Replaced);
+            }
             _ => return None,
         }
         Some(out)
+    }
+
+    /// What was sent to the client before it was to be closed: its senders were told that it has it.
+    fn last_events(&mut self, out: &mut Vec<u8>) {
+        let shared = &self.hub.shared;
+        let mut batch = Batch::default();
+        let own = self.connection.own_topic();
+        let poll = shared.read_log(|log| {
+            // As in `farewell`.
+            let is_held = shared.connections.find(self.connection.id).is_some();
+            is_held.then(|| self.subscription.poll(log, own, LAST_BYTES_MAX, &mut batch))
+        });
+        if poll == Some(Poll::Data) {
+            let len = batch.whole_len();
+            out.extend_from_slice(&batch.bytes()[..len]);
+            self.sent(&batch, len);
+        }
     }
 
     /// An event whose id keeps the client from coming back.

@@ -40,6 +40,7 @@ codes! {
     BadJson "bad_json" BAD_REQUEST "The body is no valid JSON";
     BadBody "bad_body" BAD_REQUEST "The body could not be read";
     BadUtf8 "bad_utf8" BAD_REQUEST "The text is no valid UTF-8";
+    BadClientId "bad_client_id" BAD_REQUEST "The client's id is not valid";
     MissingCredential "missing_credential" UNAUTHORIZED "Credentials are needed";
     BadCredential "bad_credential" UNAUTHORIZED "The credential does not stand";
     NotAllowed "not_allowed" FORBIDDEN "Not allowed";
@@ -48,6 +49,7 @@ codes! {
     Proxied "proxied" FORBIDDEN "An open hub serves no proxy";
     NotFound "not_found" NOT_FOUND "There is nothing at this address";
     NoSuchConnection "no_such_connection" NOT_FOUND "There is no such connection";
+    NotConnected "not_connected" NOT_FOUND "The client is not connected";
     NoSuchMetric "no_such_metric" NOT_FOUND "There is no such metric";
     WrongMethod "wrong_method" METHOD_NOT_ALLOWED "The method does not fit the address";
     HeadTimeout "head_timeout" REQUEST_TIMEOUT "The request's head took too long";
@@ -75,7 +77,9 @@ codes! {
     NotStored "not_stored" SERVICE_UNAVAILABLE "The event was not stored";
     OutcomeUnknown "outcome_unknown" SERVICE_UNAVAILABLE "It is unknown whether the event was stored";
     AuthUnavailable "auth_unavailable" SERVICE_UNAVAILABLE "Credentials can't be checked at the moment";
+    RegistryUnavailable "registry_unavailable" SERVICE_UNAVAILABLE "Other nodes can't be reached at the moment";
     NotReady "not_ready" SERVICE_UNAVAILABLE "The hub is not ready";
+    NodeSilent "node_silent" GATEWAY_TIMEOUT "A node does not answer";
     StorageFull "storage_full" INSUFFICIENT_STORAGE "The hub has no room to store the event";
 }
 

@@ -46,6 +46,8 @@ pub struct Subscribe {
     topics: Option<Vec<Topic>>,
     greeting: Option<Arc<Greeting>>,
     dialect: Option<&'static Dialect>,
+    /// Joins whatever else is read, and needs no right.
+    joining: Option<Topic>,
 }
 
 /// Makes the first event of a stream.
@@ -60,6 +62,7 @@ impl Hub {
             topics: None,
             greeting: None,
             dialect: None,
+            joining: None,
         }
     }
 
@@ -113,6 +116,12 @@ impl Subscribe {
     #[must_use]
     pub fn dialect(mut self, dialect: &'static Dialect) -> Self {
         self.dialect = Some(dialect);
+        self
+    }
+
+    /// This topic is read too, by whoever may have the stream.
+    pub(crate) fn joining(mut self, topic: Topic) -> Self {
+        self.joining = Some(topic);
         self
     }
 
@@ -172,6 +181,7 @@ impl Subscribe {
             if let Some(rights) = rights {
                 rights.check(&spec)?;
             }
+            spec.topics.extend(self.joining.clone());
             return Ok(spec);
         }
         let own = own_topic(extensions)?;
@@ -385,9 +395,11 @@ fn peer(extensions: &http::Extensions) -> Peer {
     };
     let remote = client.map(Client::remote).or_else(info);
     let cut_off = client.and_then(Client::cut_off);
+    let user = extensions.get::<UserId>();
     Peer {
         remote,
         cut_off,
+        user: user.map(|UserId(user)| user.as_str().into()),
         expires,
     }
 }

@@ -54,6 +54,13 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
     )?;
     check.broker(&config.broker)?;
     check.node_id(config.node.id.as_deref())?;
+    for (key, given) in [
+        ("cluster.ttl", config.cluster.ttl),
+        ("cluster.answer_timeout", config.cluster.answer_timeout),
+        ("cluster.retry_within", config.cluster.retry_within),
+    ] {
+        check.duration(key, given, Duration::from_millis(100))?;
+    }
     for (index, origin) in config.cors.origins.iter().enumerate() {
         check.cors_origin(index, origin)?;
     }

@@ -28,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) shutdown: Shutdown,
     pub(crate) broker: Broker,
     pub(crate) node: Node,
+    pub(crate) cluster: ClusterSettings,
     pub(crate) auth: Auth,
     pub(crate) cors: Cors,
     pub(crate) services: Services,
@@ -263,6 +264,59 @@ pub(crate) struct Node {
     pub(crate) id: Option<String>,
 }
 
+/// How nodes keep in step about who is connected where.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ClusterSettings {
+    /// A node and its connections count for this long after its last heartbeat.
+    #[serde(with = "values::duration")]
+    pub(crate) ttl: Duration,
+    /// How often what is connected is compared with what the registry says. 0 for never.
+    #[serde(with = "values::duration")]
+    pub(crate) check_interval: Duration,
+    pub(crate) inconsistency: InconsistencyStrategy,
+    /// How often what dead nodes left is cleared away. 0 for never.
+    #[serde(with = "values::duration")]
+    pub(crate) sweep_interval: Duration,
+    /// How often leaks are looked for. 0 for never.
+    #[serde(with = "values::duration")]
+    pub(crate) leak_interval: Duration,
+    /// How long another node may take to answer.
+    #[serde(with = "values::duration")]
+    pub(crate) answer_timeout: Duration,
+    /// How often a call of the registry is tried again.
+    #[serde(with = "values::count")]
+    pub(crate) retries: usize,
+    /// How long all its attempts may take together.
+    #[serde(with = "values::duration")]
+    pub(crate) retry_within: Duration,
+}
+
+/// What is done about an entry of the registry that nobody is connected for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum InconsistencyStrategy {
+    /// It is removed.
+    AutoCorrect,
+    /// The node is not ready any more.
+    FailFast,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(30),
+            check_interval: Duration::from_secs(30),
+            inconsistency: InconsistencyStrategy::AutoCorrect,
+            sweep_interval: Duration::from_mins(1),
+            leak_interval: Duration::from_mins(5),
+            answer_timeout: Duration::from_secs(2),
+            retries: 3,
+            retry_within: Duration::from_secs(2),
+        }
+    }
+}
+
 /// Who may do what.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -462,6 +516,7 @@ pub(crate) struct Cors {
 /// Which services are there beside the hub's own addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Services {
     /// The metrics sample: `/metrics/…`, `/events/watch`.
     pub(crate) metrics: bool,
@@ -469,6 +524,8 @@ pub(crate) struct Services {
     pub(crate) events: bool,
     /// The example of a service on the library's `Broadcaster`: `/api/v1/broadcast-demo/…`.
     pub(crate) broadcast_demo: bool,
+    /// Connections by the client's id: `/sse/…`.
+    pub(crate) clients: bool,
     /// The usual time between two sample events of a generator.
     #[serde(with = "values::duration")]
     pub(crate) generator_interval: Duration,
@@ -502,6 +559,7 @@ impl Default for Config {
             shutdown: Shutdown::default(),
             broker: Broker::default(),
             node: Node::default(),
+            cluster: ClusterSettings::default(),
             auth: Auth::default(),
             cors: Cors::default(),
             services: Services::default(),
@@ -585,6 +643,7 @@ impl Default for Services {
             metrics: true,
             events: true,
             broadcast_demo: true,
+            clients: true,
             generator_interval: Duration::from_secs(3),
         }
     }
@@ -640,6 +699,14 @@ pub(crate) const KEYS: &[&str] = &[
     "broker.prefix",
     "broker.wait_replicas",
     "node.id",
+    "cluster.ttl",
+    "cluster.check_interval",
+    "cluster.inconsistency",
+    "cluster.sweep_interval",
+    "cluster.leak_interval",
+    "cluster.answer_timeout",
+    "cluster.retries",
+    "cluster.retry_within",
     "auth.anonymous.subscribe",
     "auth.anonymous.publish",
     "auth.anonymous.admin",
@@ -659,6 +726,7 @@ pub(crate) const KEYS: &[&str] = &[
     "services.metrics",
     "services.events",
     "services.broadcast_demo",
+    "services.clients",
     "services.generator_interval",
     "log.level",
     "log.format",

@@ -197,7 +197,7 @@ fn is_local(authority: &Authority) -> bool {
 }
 
 /// Refuses those who may not read figures or close connections.
-pub(super) fn check_admin(rights: Option<&Arc<Rights>>) -> Result<(), Problem> {
+pub(crate) fn check_admin(rights: Option<&Arc<Rights>>) -> Result<(), Problem> {
     match rights {
         Some(rights) if !rights.admin => Err(rights.refuse("no right to administrate (`admin`)")),
         _ => Ok(()),

@@ -32,7 +32,7 @@ pub(super) async fn alive() -> Json<Value> {
 
 /// Answers `GET /readyz`: events can be stored, and the hub is not about to end.
 pub(super) async fn ready(State(door): State<Door>) -> Result<Json<Value>, Problem> {
-    match door.hub.ready() {
+    match door.hub.ready().and_then(|()| door.cluster.ready()) {
         Ok(()) => Ok(Json(
             json!({ "status": "ready", "broker": door.hub.broker_kind() }),
         )),
@@ -42,6 +42,6 @@ pub(super) async fn ready(State(door): State<Door>) -> Result<Json<Value>, Probl
 
 /// Answers `GET /metrics`.
 pub(super) async fn metrics(State(door): State<Door>) -> Response {
-    let text = metrics::exposition(&door.hub);
+    let text = metrics::exposition(&door.hub, &door.cluster);
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }

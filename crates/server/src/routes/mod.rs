@@ -6,6 +6,7 @@ pub(crate) mod document;
 mod guard;
 mod health;
 mod ndjson;
+mod nodes;
 mod page;
 pub(crate) mod publish;
 mod topics;
@@ -18,9 +19,9 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderName, HeaderValue, Method, header};
-use tidewire::Hub;
 use tidewire::problem::{Code, Problem};
 use tidewire::stream::{CONNECTION_HEADER, LAST_EVENT_ID};
+use tidewire::{Cluster, Hub};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{Any as AnyOrigin, CorsLayer};
 
@@ -31,13 +32,20 @@ use crate::services;
 #[derive(Clone)]
 struct Door {
     hub: Hub,
+    cluster: Cluster,
     limits: Arc<Limits>,
 }
 
 /// The whole router.
-pub(crate) fn router(hub: &Hub, config: &Config, access: guard::Access) -> Router {
+pub(crate) fn router(
+    hub: &Hub,
+    cluster: &Cluster,
+    config: &Config,
+    access: guard::Access,
+) -> Router {
     let door = Door {
         hub: hub.clone(),
+        cluster: cluster.clone(),
         limits: Arc::new(config.limits.clone()),
     };
     Router::new()
@@ -52,13 +60,15 @@ pub(crate) fn router(hub: &Hub, config: &Config, access: guard::Access) -> Route
             "/api/v1/connections/{id}",
             axum::routing::delete(admin::close_connection),
         )
+        .route("/api/v1/nodes", get(nodes::nodes))
+        .route("/api/v1/presence", get(nodes::presence))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(door)
-        .merge(services::router(hub, config))
+        .merge(services::router(hub, cluster, config))
         .layer(axum::middleware::from_fn_with_state(
             Arc::new(access),
             guard::check,
@@ -68,8 +78,10 @@ pub(crate) fn router(hub: &Hub, config: &Config, access: guard::Access) -> Route
 }
 
 pub(crate) use body::read as read_body;
-pub(crate) use guard::Access;
+pub(crate) use guard::{Access, check_admin};
 pub(crate) use health::start_clock;
+pub(crate) use publish::check_right;
+pub(crate) use topics::unreadable_path;
 
 async fn not_found(request: Request) -> Problem {
     let detail = format!("nothing is served at `{}`", request.uri().path());

@@ -107,7 +107,7 @@ pub(super) fn limit(query: &Query<'_>, default: usize, max: usize) -> Result<usi
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
-pub(super) fn unreadable_path(rejection: PathRejection) -> Problem {
+pub(crate) fn unreadable_path(rejection: PathRejection) -> Problem {
     Problem::new(Code::BadQuery, rejection.body_text())
 }
 

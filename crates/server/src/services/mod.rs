@@ -1,19 +1,20 @@
 //! Whole services on top of the hub, each with routes of its own, each with a switch in `services.*`.
 
 mod broadcast_demo;
+mod clients;
 mod envelopes;
 mod events;
 mod metrics;
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
-use tidewire::Hub;
 use tidewire::problem::Problem;
+use tidewire::{Cluster, Hub};
 
 use crate::config::Config;
 
 /// The routes of the services that are switched on.
-pub(crate) fn router(hub: &Hub, config: &Config) -> Router {
+pub(crate) fn router(hub: &Hub, cluster: &Cluster, config: &Config) -> Router {
     let mut router = Router::new();
     if config.services.metrics {
         router = router.merge(metrics::router(hub, config));
@@ -23,6 +24,9 @@ pub(crate) fn router(hub: &Hub, config: &Config) -> Router {
     }
     if config.services.broadcast_demo {
         router = router.merge(broadcast_demo::router(hub, config));
+    }
+    if config.services.clients {
+        router = router.merge(clients::router(cluster, config));
     }
     router
 }

@@ -26,7 +26,7 @@ pub use self::script::Script;
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The shortest and the longest pause between two attempts to connect.
-const BACKOFF_MS: std::ops::RangeInclusive<u64> = 50..=3_000;
+const BACKOFF_MS: std::ops::RangeInclusive<u64> = 50..=1_000;
 
 /// Where a Redis is, and what this hub's names there begin with. Keeps one connection for commands that all share.
 pub struct Redis {
@@ -190,6 +190,6 @@ mod tests {
         let mut backoff = Backoff::default();
         let pauses: Vec<_> = (0..40).map(|_| backoff.pause().as_millis()).collect();
         assert!((50..=75).contains(&pauses[0]));
-        assert!((3_000..=4_500).contains(&pauses[39]));
+        assert!((1_000..=1_500).contains(&pauses[39]));
     }
 }

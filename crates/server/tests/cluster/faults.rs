@@ -1,0 +1,184 @@
+//! What is not as it should be.
+
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::support::{Hub, RedisServer};
+use crate::{TTL, count, node, node_with, send, until, until_joined};
+
+fn signal(hub: &Hub, signal: Signal) {
+    let pid = Pid::from_raw(hub.pid().cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+#[test]
+fn a_killed_node_is_gone_with_its_clients_within_their_time_to_live() {
+    let redis = RedisServer::start();
+    let a = node(&redis, "a");
+    let mut b = node(&redis, "b");
+    let streams: Vec<_> = (0..200)
+        .map(|n| b.stream(&format!("/sse/connect/c{n}")))
+        .collect();
+    until("all are counted", || count(&a, "cluster") == 200);
+    b.stop();
+    let killed = Instant::now();
+    until("none is counted", || count(&a, "cluster") == 0);
+    let took = killed.elapsed();
+    assert!(took < TTL * 2, "{took:?}");
+    assert_eq!(a.get("/sse/status/c7").json()["connected"], json!(false));
+    assert_eq!(send(&a, "c7", "x").status, 404);
+    // What it left is cleared away.
+    until("nothing is left", || {
+        redis.command(&[
+            "EXISTS",
+            "tidewire:clients:b",
+            "tidewire:node:b",
+            "tidewire:route:c7",
+        ]) == ":0\r\n"
+    });
+    drop(streams);
+}
+
+#[test]
+fn a_node_that_slept_over_its_time_gives_up_what_is_elsewhere_by_now() {
+    let redis = RedisServer::start();
+    let (a, b) = (node(&redis, "a"), node(&redis, "b"));
+    let mut old = b.stream("/sse/connect/c");
+    let mut kept = b.stream("/sse/connect/kept");
+    signal(&b, Signal::STOP);
+    until("its node is not alive any more", || {
+        a.get("/sse/status/c").json()["connected"] == json!(false)
+    });
+    let mut new = a.stream("/sse/connect/c");
+    signal(&b, Signal::CONT);
+    assert_eq!(old.rest().pop().unwrap().event, "replaced");
+    until("the node is back", || {
+        a.get("/sse/status/kept").json()["node"] == json!("b")
+    });
+    assert_eq!(send(&a, "kept", "x").json()["node"], json!("b"));
+    assert_eq!(kept.event().data, "x");
+    assert_eq!(send(&b, "c", "y").json()["node"], json!("a"));
+    assert_eq!(new.event().data, "y");
+    assert_eq!(count(&b, "cluster"), 2);
+}
+
+#[test]
+fn a_silent_node_is_reported() {
+    let redis = RedisServer::start();
+    let nodes = [
+        node_with(
+            &redis,
+            "a",
+            &[("TIDEWIRE_CLUSTER__ANSWER_TIMEOUT", "300ms")],
+        ),
+        node(&redis, "b"),
+    ];
+    until_joined(&nodes);
+    let [a, b] = &nodes;
+    let _stream = b.stream("/sse/connect/c");
+    signal(b, Signal::STOP);
+    let sent = send(a, "c", "x");
+    let reached = a.send("POST", "/sse/broadcast", &[], b"x");
+    signal(b, Signal::CONT);
+    assert_eq!(
+        (sent.status, sent.json()["code"].as_str()),
+        (504, Some("node_silent")),
+        "{sent:?}"
+    );
+    assert_eq!(sent.json()["node"], json!("b"));
+    assert_eq!(
+        (reached.status, &reached.json()["silent"]),
+        (504, &json!(["b"])),
+        "{reached:?}"
+    );
+}
+
+#[test]
+fn while_redis_is_away_local_sends_go_on_and_all_is_put_right_afterwards() {
+    let mut redis = RedisServer::start();
+    let nodes = [node(&redis, "a"), node(&redis, "b")];
+    let [a, b] = &nodes;
+    let mut stream = a.stream("/sse/connect/c");
+    redis.kill();
+    assert_eq!(send(a, "c", "local").status, 200);
+    assert_eq!(stream.event().data, "local");
+    let cluster = send(a, "elsewhere", "x");
+    assert_eq!(
+        (cluster.status, cluster.json()["code"].as_str()),
+        (503, Some("registry_unavailable")),
+        "{cluster:?}"
+    );
+    assert!(cluster.header("retry-after").is_some());
+    assert_eq!(a.get("/sse/count?scope=cluster").status, 503);
+    assert_eq!(count(a, "local"), 1);
+    // One who comes meanwhile is served as well.
+    let mut meanwhile = b.stream("/sse/connect/d");
+    redis.forget();
+    redis.run();
+    until("the registry is built anew", || {
+        let answer = b.get("/sse/count?scope=cluster");
+        answer.status == 200 && answer.json()["count"] == json!(2)
+    });
+    assert_eq!(send(b, "c", "from b").status, 200);
+    assert_eq!(stream.event().data, "from b");
+    assert_eq!(send(a, "d", "from a").status, 200);
+    assert_eq!(meanwhile.event().data, "from a");
+}
+
+fn falsify(redis: &RedisServer) {
+    redis.command(&["SADD", "tidewire:clients:a", "ghost"]);
+    let route = format!("a {}", uuid::Uuid::now_v7());
+    redis.command(&["SET", "tidewire:route:ghost", &route, "PX", "60000"]);
+}
+
+#[test]
+fn an_entry_that_is_not_so_is_corrected() {
+    let redis = RedisServer::start();
+    let a = node(&redis, "a");
+    let _stream = a.stream("/sse/connect/c");
+    falsify(&redis);
+    assert_eq!(count(&a, "cluster"), 2);
+    until("the ghost is gone", || count(&a, "cluster") == 1);
+    assert_eq!(redis.command(&["EXISTS", "tidewire:route:ghost"]), ":0\r\n");
+    assert!(
+        a.get("/metrics")
+            .body
+            .contains("tidewire_registry_inconsistencies_total 1")
+    );
+    // And one that lacks.
+    redis.command(&["DEL", "tidewire:route:c", "tidewire:clients:a"]);
+    until("the client is back", || {
+        a.get("/sse/count").json()["count"] == json!(1)
+    });
+    assert_eq!(a.get("/readyz").status, 200);
+}
+
+#[test]
+fn an_entry_that_is_not_so_makes_a_strict_node_fail() {
+    let redis = RedisServer::start();
+    let a = node_with(
+        &redis,
+        "a",
+        &[("TIDEWIRE_CLUSTER__INCONSISTENCY", "fail_fast")],
+    );
+    falsify(&redis);
+    until("the node is not ready", || a.get("/readyz").status == 503);
+    assert!(a.get("/readyz").body.contains("ghost"));
+    assert_eq!(count(&a, "cluster"), 1, "nothing is corrected");
+    redis.command(&["DEL", "tidewire:route:ghost"]);
+    redis.command(&["SREM", "tidewire:clients:a", "ghost"]);
+    until("the node is ready again", || a.get("/readyz").status == 200);
+}
+
+#[test]
+fn a_flushed_script_cache_is_filled_again() {
+    let redis = RedisServer::start();
+    let nodes = [node(&redis, "a"), node(&redis, "b")];
+    until_joined(&nodes);
+    let mut stream = nodes[0].stream("/sse/connect/c");
+    redis.command(&["SCRIPT", "FLUSH"]);
+    assert_eq!(send(&nodes[1], "c", "x").status, 200);
+    assert_eq!(stream.event().data, "x");
+}

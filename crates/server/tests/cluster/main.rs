@@ -1,0 +1,79 @@
+//! Connections by the client's id, over HTTP: on one node, and on three that share a real Redis.
+//!
+//! | module | what must hold |
+//! |---|---|
+//! | `door` | every address, answer and refusal, on one node without Redis |
+//! | `nodes` | whichever node is asked; takeover, death, presence |
+//! | `faults` | Redis or a node is away, silent, empty, or says what is not so |
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod door;
+mod faults;
+mod nodes;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{Hub, RedisServer, Response, WAIT_MAX};
+
+/// How long entries live here.
+const TTL: Duration = Duration::from_secs(2);
+
+/// A node with a name.
+fn node(redis: &RedisServer, name: &str) -> Hub {
+    node_with(redis, name, &[])
+}
+
+fn node_with(redis: &RedisServer, name: &str, more: &[(&str, &str)]) -> Hub {
+    let url = redis.url();
+    let mut env = vec![
+        ("TIDEWIRE_BROKER__KIND", "redis"),
+        ("TIDEWIRE_BROKER__URL", url.as_str()),
+        ("TIDEWIRE_NODE__ID", name),
+        ("TIDEWIRE_CLUSTER__TTL", "2s"),
+        ("TIDEWIRE_CLUSTER__CHECK_INTERVAL", "300ms"),
+        ("TIDEWIRE_CLUSTER__SWEEP_INTERVAL", "500ms"),
+        ("TIDEWIRE_CLUSTER__LEAK_INTERVAL", "500ms"),
+    ];
+    env.extend(more);
+    Hub::spawn(&[], &env)
+}
+
+/// Waits until something holds.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + WAIT_MAX;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until every node knows of all.
+fn until_joined(nodes: &[Hub]) {
+    until("all nodes are there", || {
+        nodes.iter().all(|node| {
+            let listed = node.get("/api/v1/nodes");
+            listed.status == 200 && listed.json()["nodes"].as_array().unwrap().len() == nodes.len()
+        })
+    });
+}
+
+fn send(node: &Hub, client: &str, data: &str) -> Response {
+    let path = format!("/sse/send/{client}");
+    node.send(
+        "POST",
+        &path,
+        &[("Content-Type", "text/plain")],
+        data.as_bytes(),
+    )
+}
+
+fn count(node: &Hub, scope: &str) -> u64 {
+    let answer = node.get(&format!("/sse/count?scope={scope}"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["count"].as_u64().unwrap()
+}

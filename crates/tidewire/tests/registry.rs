@@ -1,0 +1,249 @@
+//! What the contract of registries promises, held against each of them by random histories and a model of a few lines.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "support/redis.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
+mod redis_server;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use redis_server::RedisServer;
+use tidewire::cluster::{MemoryRegistry, NodeInfo, Place, RedisRegistry, Registry, RetryOptions};
+use tidewire::redis::Redis;
+use uuid::Uuid;
+
+/// Longer than any of these tests.
+const TTL: Duration = Duration::from_mins(10);
+
+/// What is done to a registry. Nodes, clients and connections are numbers.
+#[derive(Clone, Debug)]
+enum Step {
+    Register(usize, usize),
+    /// Gives back what this client has, or had, on this node.
+    Unregister(usize, usize),
+    Renew(usize),
+    Leave(usize),
+    Forget(usize, usize),
+    Sweep,
+}
+
+const NODES: usize = 3;
+const CLIENTS: usize = 4;
+
+fn step() -> impl Strategy<Value = Step> {
+    let (node, client) = (0..NODES, 0..CLIENTS);
+    prop_oneof![
+        4 => (node.clone(), client.clone()).prop_map(|(n, c)| Step::Register(n, c)),
+        2 => (node.clone(), client.clone()).prop_map(|(n, c)| Step::Unregister(n, c)),
+        2 => node.clone().prop_map(Step::Renew),
+        1 => node.clone().prop_map(Step::Leave),
+        1 => (node, client).prop_map(|(n, c)| Step::Forget(n, c)),
+        1 => Just(Step::Sweep),
+    ]
+}
+
+/// What the registry should say.
+#[derive(Default)]
+struct Model {
+    places: BTreeMap<usize, (usize, Uuid)>,
+    /// What each node believes to hold.
+    held: [BTreeMap<usize, Uuid>; NODES],
+}
+
+fn client(n: usize) -> String {
+    format!("client:{n}")
+}
+
+fn node(n: usize) -> String {
+    format!("node-{n}")
+}
+
+async fn beat(registry: &dyn Registry, n: usize) {
+    let info = NodeInfo {
+        node: node(n),
+        ..NodeInfo::default()
+    };
+    registry.beat(&info).await.unwrap();
+}
+
+async fn run(registry: &dyn Registry, steps: &[Step]) {
+    let mut model = Model::default();
+    for n in 0..NODES {
+        beat(registry, n).await;
+    }
+    for step in steps {
+        apply(registry, &mut model, step).await;
+        for c in 0..CLIENTS {
+            let found = registry.find(&client(c)).await.unwrap();
+            let expected = model.places.get(&c).map(|(n, connection)| Place {
+                node: node(*n),
+                connection: *connection,
+            });
+            assert_eq!(found, expected, "{step:?}");
+        }
+        let count = registry.count().await.unwrap();
+        assert_eq!(count, model.places.len(), "{step:?}");
+        for n in 0..NODES {
+            let (mut entries, cursor) = registry.entries(&node(n), 0).await.unwrap();
+            entries.sort();
+            let of_node = model.places.iter().filter(|(_, (of, _))| *of == n);
+            let expected: Vec<_> = of_node.map(|(c, _)| client(*c)).collect();
+            assert_eq!((entries, cursor), (expected, 0), "{step:?}");
+        }
+    }
+}
+
+async fn apply(registry: &dyn Registry, model: &mut Model, step: &Step) {
+    match *step {
+        Step::Register(n, c) => {
+            let place = Place {
+                node: node(n),
+                connection: Uuid::now_v7(),
+            };
+            let before = registry.register(&client(c), &place).await.unwrap();
+            let had = model.places.insert(c, (n, place.connection));
+            model.held[n].insert(c, place.connection);
+            assert_eq!(
+                before.map(|place| (place.node, place.connection)),
+                had.map(|(n, connection)| (node(n), connection))
+            );
+        }
+        Step::Unregister(n, c) => {
+            let Some(connection) = model.held[n].remove(&c) else {
+                return;
+            };
+            let entry = [(client(c), connection)];
+            registry.unregister(&node(n), &entry).await.unwrap();
+            if model.places.get(&c) == Some(&(n, connection)) {
+                model.places.remove(&c);
+            }
+        }
+        Step::Renew(n) => {
+            let entries: Vec<_> = model.held[n]
+                .iter()
+                .map(|(c, id)| (client(*c), *id))
+                .collect();
+            let lost = registry.renew(&node(n), &entries).await.unwrap();
+            let mut expected = Vec::new();
+            for (c, connection) in model.held[n].clone() {
+                match model.places.get(&c) {
+                    Some((of, newer)) if *newer > connection => {
+                        let place = Place {
+                            node: node(*of),
+                            connection: *newer,
+                        };
+                        expected.push((client(c), place));
+                        model.held[n].remove(&c);
+                    }
+                    _ => {
+                        model.places.insert(c, (n, connection));
+                    }
+                }
+            }
+            assert_eq!(lost, expected);
+        }
+        Step::Leave(n) => {
+            registry.leave(&node(n)).await.unwrap();
+            model.places.retain(|_, (of, _)| *of != n);
+            model.held[n].clear();
+            // It comes back at once.
+            beat(registry, n).await;
+        }
+        Step::Forget(n, c) => {
+            registry.forget(&node(n), &[client(c)]).await.unwrap();
+            if model.places.get(&c).is_some_and(|(of, _)| *of == n) {
+                model.places.remove(&c);
+            }
+        }
+        Step::Sweep => assert_eq!(registry.sweep().await.unwrap(), 0, "all are alive"),
+    }
+}
+
+fn check(cases: u32, registry: impl Fn() -> Box<dyn Registry>) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut runner = TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let result = runner.run(&prop::collection::vec(step(), 1..40), |steps| {
+        runtime.block_on(run(&*registry(), &steps));
+        Ok(())
+    });
+    result.unwrap();
+}
+
+#[test]
+fn the_registry_in_memory_does_what_the_model_does() {
+    check(500, || Box::new(MemoryRegistry::new(TTL)));
+}
+
+#[test]
+fn the_registry_in_redis_does_what_the_model_does() {
+    let server = RedisServer::start();
+    let made = AtomicUsize::new(0);
+    check(60, || {
+        let prefix = format!("t{}:", made.fetch_add(1, Ordering::Relaxed));
+        let redis = Redis::new(&server.url(), &prefix).unwrap();
+        Box::new(RedisRegistry::new(
+            Arc::new(redis),
+            TTL,
+            RetryOptions::default(),
+        ))
+    });
+    // Every key has an end.
+    let keys = server.command(&["EVAL", "local n = 0 for _, key in ipairs(redis.call('KEYS', '*')) do if redis.call('PTTL', key) < 0 then n = n + 1 end end return n", "0"]);
+    assert_eq!(keys, ":0\r\n");
+}
+
+async fn a_dead_node_takes_its_entries_with_it(registry: &dyn Registry, ttl: Duration) {
+    beat(registry, 0).await;
+    let place = Place {
+        node: node(0),
+        connection: Uuid::now_v7(),
+    };
+    registry.register("c", &place).await.unwrap();
+    assert_eq!(registry.nodes().await.unwrap().len(), 1);
+    // Time has to pass: that is what this is about.
+    tokio::time::sleep(ttl + Duration::from_millis(100)).await;
+    beat(registry, 1).await;
+    assert_eq!(registry.find("c").await.unwrap(), None);
+    assert_eq!(registry.count().await.unwrap(), 0);
+    let nodes = registry.nodes().await.unwrap();
+    assert_eq!(
+        nodes.iter().map(|info| &info.node).collect::<Vec<_>>(),
+        ["node-1"]
+    );
+    // Whoever comes next is nobody's successor.
+    let next = Place {
+        node: node(1),
+        connection: Uuid::now_v7(),
+    };
+    assert_eq!(registry.register("c", &next).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_dead_node_is_forgotten_in_memory_and_in_redis() {
+    let ttl = Duration::from_millis(400);
+    a_dead_node_takes_its_entries_with_it(&MemoryRegistry::new(ttl), ttl).await;
+    let server = RedisServer::start();
+    let redis = Arc::new(Redis::new(&server.url(), "t:").unwrap());
+    let registry = RedisRegistry::new(redis, ttl, RetryOptions::default());
+    a_dead_node_takes_its_entries_with_it(&registry, ttl).await;
+}
+
+#[tokio::test]
+async fn a_script_that_redis_has_forgotten_is_sent_again() {
+    let server = RedisServer::start();
+    let redis = Arc::new(Redis::new(&server.url(), "t:").unwrap());
+    let registry = RedisRegistry::new(redis, TTL, RetryOptions::default());
+    beat(&registry, 0).await;
+    server.command(&["SCRIPT", "FLUSH"]);
+    assert_eq!(registry.nodes().await.unwrap().len(), 1);
+}
