@@ -25,8 +25,7 @@ use api_key::{ApiKey, ApiKeys};
 pub(crate) use credential::{Place, QUERY_PARAMETER};
 use grant::{Grant, Roles};
 use refusal::{Check, unauthorized};
-use token::Issuers;
-pub(crate) use token::{peek, span};
+pub(crate) use token::{Issuers, peek, span};
 use webhook::Webhook;
 
 /// Who sent a request.

@@ -44,13 +44,13 @@ pub(super) fn parse_one(json: &[u8], topics: &[&str]) -> Result<Publication, Pro
 }
 
 /// What a JSON body holds.
-pub(super) enum Documents {
+pub(crate) enum Documents {
     One(Publication),
     Many(Vec<Publication>),
 }
 
 /// Reads a body: one event, or an array of them.
-pub(super) fn parse(json: &[u8], topics: &[&str], events_max: usize) -> Result<Documents, Problem> {
+pub(crate) fn parse(json: &[u8], topics: &[&str], events_max: usize) -> Result<Documents, Problem> {
     if json.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'[') {
         return parse_one(json, topics).map(Documents::One);
     }

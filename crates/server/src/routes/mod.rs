@@ -2,7 +2,7 @@
 
 mod admin;
 pub(crate) mod body;
-mod document;
+pub(crate) mod document;
 mod guard;
 mod health;
 mod ndjson;

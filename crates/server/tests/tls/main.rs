@@ -8,6 +8,7 @@ mod support;
 mod abuse;
 mod browser;
 mod files;
+mod floods;
 mod redirect;
 mod versions;
 

@@ -34,6 +34,10 @@ mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub use self::disk::fuzz;
+
 use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;

@@ -22,6 +22,9 @@
 
 mod committer;
 mod format;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod queue;
 mod repair;
 mod scan;

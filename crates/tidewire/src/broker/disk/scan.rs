@@ -84,6 +84,16 @@ pub(super) fn read_segment(
     visit: &mut dyn FnMut(&Batch, u64, u64),
 ) -> Result<Segment, Fault> {
     let bytes = fs::read(path).map_err(|error| Fault::Io(path.to_owned(), error))?;
+    read_bytes(path, &bytes, last, visit)
+}
+
+/// As [`read_segment`], of these bytes.
+pub(super) fn read_bytes(
+    path: &Path,
+    bytes: &[u8],
+    last: bool,
+    visit: &mut dyn FnMut(&Batch, u64, u64),
+) -> Result<Segment, Fault> {
     let damage = |at: usize, what| {
         Fault::Damage(Damage {
             path: path.to_owned(),
@@ -91,14 +101,14 @@ pub(super) fn read_segment(
             what,
         })
     };
-    let header = Header::decode(&bytes).map_err(|bad| fault_of(bad, path))?;
+    let header = Header::decode(bytes).map_err(|bad| fault_of(bad, path))?;
     if base_of(path) != Some(header.base) {
         return Err(damage(
             0,
             "its name is not the one that it was written under",
         ));
     }
-    let used = used_len(&bytes);
+    let used = used_len(bytes);
     let mut segment = Segment {
         path: path.to_owned(),
         header,
@@ -114,11 +124,7 @@ pub(super) fn read_segment(
         let batches = head
             .and_then(|head| head.body(&bytes[at..], header.salt))
             .and_then(decode_body)
-            .filter(|batches| {
-                head.is_some_and(|head| {
-                    batches.iter().map(Batch::offsets).sum::<u64>() == head.count
-                })
-            });
+            .filter(|batches| head.is_some_and(|head| fits(batches, &head)));
         let (Some(head), Some(batches)) = (head, batches) else {
             segment.tail = judge_tail(&bytes[at..used], head, &segment, last)
                 .ok_or_else(|| damage(at, "a record is damaged, and later ones are not"))?;
@@ -135,6 +141,13 @@ pub(super) fn read_segment(
         segment.end = at as u64;
     }
     Ok(segment)
+}
+
+/// Whether the batches take as many offsets as their record says, and all of these are numbers.
+fn fits(batches: &[Batch], head: &Head) -> bool {
+    let mut offsets = batches.iter().map(Batch::offsets);
+    let sum = offsets.try_fold(0_u64, u64::checked_add);
+    sum == Some(head.count) && head.first.checked_add(head.count).is_some()
 }
 
 /// What lies behind the last whole record: `None` if more than a crash can have left there.
@@ -252,6 +265,34 @@ impl std::fmt::Display for Fault {
                 path.display()
             ),
             Self::Damage(damage) => damage.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::write_record;
+    use super::*;
+    use tidewire_core::id::Epoch;
+
+    /// Found by fuzzing: the sum of what two batches say overflowed, and so did the offset behind them.
+    #[test]
+    fn a_record_of_more_offsets_than_there_are_numbers_is_damaged() {
+        for (base, lost) in [(0, vec![u64::MAX, 2]), (2, vec![u64::MAX - 1])] {
+            let header = Header {
+                epoch: Epoch::from_random(1),
+                base,
+                salt: 7,
+                created_ms: 0,
+            };
+            let bodies: Vec<_> = lost.iter().map(|n| Batch::Lost(*n).encode()).collect();
+            let bodies: Vec<_> = bodies.iter().map(Vec::as_slice).collect();
+            let count = lost.iter().fold(0_u64, |sum, n| sum.wrapping_add(*n));
+            let mut bytes = header.encode().to_vec();
+            write_record(&mut bytes, header.salt, base, count, base, 1, &bodies);
+            let path = segment_path(Path::new(""), base);
+            let segment = read_bytes(&path, &bytes, true, &mut |_, _, _| panic!("none is good"));
+            assert_eq!(segment.map(|segment| segment.tail).unwrap(), End::Damaged);
         }
     }
 }
