@@ -31,6 +31,7 @@ apt_packages() {
     has redis-server || missing+=(redis-server)
     [ -d /usr/lib/postgresql ] || missing+=(postgresql)
     has nginx || [ -x /usr/sbin/nginx ] || missing+=(nginx)
+    has ip || missing+=(iproute2)
     has node || missing+=(nodejs)
     has npm || missing+=(npm)
     has python3 || missing+=(python3)
