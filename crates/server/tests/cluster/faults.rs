@@ -174,9 +174,10 @@ fn while_redis_is_away_local_sends_go_on_and_all_is_put_right_afterwards() {
         let answer = b.get("/sse/count?scope=cluster");
         answer.status == 200 && answer.json()["count"] == json!(2)
     });
-    assert_eq!(send(b, "c", "from b").status, 200);
+    // The nodes listen to each other again a little later; until then they say that the other is silent.
+    until("b reaches a", || send(b, "c", "from b").status == 200);
     assert_eq!(stream.event().data, "from b");
-    assert_eq!(send(a, "d", "from a").status, 200);
+    until("a reaches b", || send(a, "d", "from a").status == 200);
     assert_eq!(meanwhile.event().data, "from a");
 }
 

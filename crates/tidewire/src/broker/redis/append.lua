@@ -50,12 +50,28 @@ local function there(kind, names)
   return found
 end
 
--- The entries follow each other. Redis gives the first one its place.
-local function store(entries)
-  local first = redis.call('XADD', stream, '*', unpack(entries[1]))
-  local ms, seq = string.match(first, '(%d+)%-(%d+)')
-  for n = 2, #entries do
-    redis.call('XADD', stream, ms .. '-' .. string.format('%.0f', tonumber(seq) + n - 1), unpack(entries[n]))
+-- Steps over so many entries; answers where they begin.
+local function skip_entries(count)
+  local from = at
+  for _ = 1, count do
+    at = at + 1 + tonumber(ARGV[at])
+  end
+  return from
+end
+
+-- The entries follow each other. Redis gives the first one its place. Taken from the arguments as they stand there, as
+-- tables of their own would take most of the time.
+local function store(from, count)
+  local fields = tonumber(ARGV[from])
+  local first = redis.call('XADD', stream, '*', unpack(ARGV, from + 1, from + fields))
+  if count > 1 then
+    local ms, seq = string.match(first, '(%d+%-)(%d+)')
+    seq = tonumber(seq)
+    for n = 1, count - 1 do
+      from = from + 1 + fields
+      fields = tonumber(ARGV[from])
+      redis.call('XADD', stream, ms .. (seq + n), unpack(ARGV, from + 1, from + fields))
+    end
   end
   return first
 end
@@ -63,23 +79,22 @@ end
 local answers = {}
 for batch = 1, tonumber(ARGV[3]) do
   if take() == 'c' then
-    local topic, ttl, entry = take(), take(), take_list()
+    local topic, ttl = take(), take()
+    local entry = skip_entries(1)
     local key = prefix .. 'end:' .. topic
     local before = redis.call('GET', key)
     if before then
       answers[batch] = {'r', before}
     else
-      local id = store({entry})
+      local id = store(entry, 1)
       redis.call('SET', key, id, 'PX', ttl)
       answers[batch] = {'s', id}
     end
   else
     local key, fingerprint, window, ids_ttl = take(), take(), take(), take()
     local topics, ids = take_list(), take_list()
-    local entries = {}
-    for n = 1, tonumber(take()) do
-      entries[n] = take_list()
-    end
+    local count = tonumber(take())
+    local entries = skip_entries(count)
     local before = key ~= '' and redis.call('GET', prefix .. 'key:' .. key)
     if before then
       if string.sub(before, 1, #fingerprint) == fingerprint then
@@ -92,7 +107,7 @@ for batch = 1, tonumber(ARGV[3]) do
       if #closed > 0 or #taken > 0 then
         answers[batch] = {'x', closed, taken}
       else
-        local first = store(entries)
+        local first = store(entries, count)
         for _, id in ipairs(ids) do
           redis.call('SET', prefix .. 'id:' .. id, first, 'PX', ids_ttl)
         end
