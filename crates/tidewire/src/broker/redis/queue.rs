@@ -12,7 +12,7 @@ use crate::publish::PublishError;
 const PENDING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most bytes and entries that are stored with one call, unless one batch has more. Redis does nothing else meanwhile.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
-const GROUP_ENTRIES_MAX: usize = 2_000;
+const GROUP_ENTRIES_MAX: usize = 400;
 
 pub(super) type Answer = Result<Placed, PublishError>;
 
