@@ -4,7 +4,7 @@
 #
 #   from                    what                                   where
 #   apt                     chromium, curl, nginx, node + npm,     the machine
-#                           python3, redis-server
+#                           pebble, python3, redis-server
 #   npm (lock files)        JavaScript clients, playwright-core    crates/server/tests/clients/node_modules
 #                           what the Node example needs            examples/node-client/node_modules
 #                           React and Vite                         examples/react/node_modules, and its dist/
@@ -32,6 +32,7 @@ apt_packages() {
     has nginx || [ -x /usr/sbin/nginx ] || missing+=(nginx)
     has node || missing+=(nodejs)
     has npm || missing+=(npm)
+    has pebble || missing+=(pebble)
     has python3 || missing+=(python3)
     # Debian's python3 comes without what makes a virtual environment. One that exists needs nothing of it.
     [ -x .venv/bin/python ] || python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
