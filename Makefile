@@ -1,9 +1,9 @@
 # Every task of the project. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run run-server run-client test scale crash crash-redis fuzz tls-cost lint advisories bench bench-peers bench-smoke bench-build
+.PHONY: help setup run run-server run-client test scale crash crash-redis crash-notifications fuzz tls-cost lint advisories bench bench-peers bench-smoke bench-build
 
 help: ## List the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what the tests need beside Rust (does only what is missing)
 	@scripts/setup.sh
@@ -36,6 +36,9 @@ crash-redis: ## Kill nodes and their Redis 200 times under load, and make it fal
 tls-cost: ## Measure what a delivery costs over TLS, HTTP/2 and plain HTTP, in a release build
 	cargo build --release -p tidewire-server
 	TIDEWIRE_TEST_BINARY=$(CURDIR)/target/release/tidewire TIDEWIRE_TEST_SCALE=20 cargo test -p tidewire-server --test tls cost -- --nocapture
+
+crash-notifications: ## Kill nodes 100 times while domain events become notifications
+	TIDEWIRE_TEST_KILLS=100 cargo test -p tidewire-server --test notifications killed -- --nocapture
 
 fuzz: setup ## Fuzz every target for FUZZ_SECONDS each (400: an hour in all), from the corpus in fuzz/
 	fuzz/run.sh

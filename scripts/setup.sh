@@ -4,7 +4,8 @@
 #
 #   from                    what                                   where
 #   apt                     chromium, curl, nginx, node + npm,     the machine
-#                           pebble, python3, redis-server
+#                           pebble, python3, redis-server,
+#                           postgresql
 #   npm (lock files)        JavaScript clients, playwright-core    crates/server/tests/clients/node_modules
 #                           what the Node example needs            examples/node-client/node_modules
 #                           React and Vite                         examples/react/node_modules, and its dist/
@@ -29,6 +30,7 @@ apt_packages() {
     has chromium || missing+=(chromium)
     has curl || missing+=(curl)
     has redis-server || missing+=(redis-server)
+    [ -d /usr/lib/postgresql ] || missing+=(postgresql)
     has nginx || [ -x /usr/sbin/nginx ] || missing+=(nginx)
     has node || missing+=(nodejs)
     has npm || missing+=(npm)

@@ -12,21 +12,30 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tidewire::{Cluster, Hub};
 
+use crate::services::notifications::Notifications;
 use crate::tls;
 
 /// The media type of the text that [`exposition`] writes (`OpenMetrics` 1.0).
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All figures as text.
-pub(crate) fn exposition(hub: &Hub, cluster: &Cluster) -> String {
+pub(crate) fn exposition(
+    hub: &Hub,
+    cluster: &Cluster,
+    notifications: Option<&Notifications>,
+) -> String {
     let mut registry = Registry::with_prefix("tidewire");
-    registry.register_collector(Box::new(HubCollector(hub.clone(), cluster.clone())));
+    registry.register_collector(Box::new(HubCollector(
+        hub.clone(),
+        cluster.clone(),
+        notifications.cloned(),
+    )));
     let mut text = String::new();
     encode(&mut text, &registry).expect("writing to a string does not fail");
     text
 }
 
-struct HubCollector(Hub, Cluster);
+struct HubCollector(Hub, Cluster, Option<Notifications>);
 
 impl std::fmt::Debug for HubCollector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -86,6 +95,9 @@ impl Collector for HubCollector {
         )?;
         broker(&self.0, &mut put)?;
         clients(&self.1, &mut put)?;
+        if let Some(notifications) = &self.2 {
+            domain_events(notifications, &mut put)?;
+        }
         let closes: Family<
             Vec<(&'static str, &'static str)>,
             prometheus_client::metrics::counter::Counter,
@@ -174,6 +186,31 @@ fn clients(cluster: &Cluster, put: &mut Put<'_>) -> Result<(), Error> {
             cluster.missed_beats,
         ),
         ("leaks", "Clients without a connection", cluster.leaks),
+    ] {
+        put(name, help, &ConstCounter::new(n))?;
+    }
+    Ok(())
+}
+
+fn domain_events(notifications: &Notifications, put: &mut Put<'_>) -> Result<(), Error> {
+    let figures = notifications.figures();
+    put(
+        "domain_events_lag",
+        "Domain events that no node has handled yet",
+        &gauge(usize::try_from(figures.lag).unwrap_or(usize::MAX)),
+    )?;
+    for (name, help, n) in [
+        ("domain_events", "Domain events handled", figures.handled),
+        (
+            "domain_events_retried",
+            "Attempts at domain events after the first",
+            figures.retried,
+        ),
+        (
+            "domain_events_dead",
+            "Domain events put aside",
+            figures.dead,
+        ),
     ] {
         put(name, help, &ConstCounter::new(n))?;
     }

@@ -20,6 +20,7 @@ use crate::client::notice;
 use crate::config::{self, Config, LogFormat};
 use crate::exit::Exit;
 use crate::routes::{self, Access, start_clock};
+use crate::services::notifications::Notifications;
 use crate::tls::Source;
 
 /// Descriptors that the hub needs beside those of its connections.
@@ -76,7 +77,13 @@ async fn serve(
     let listener = bind(config.listen)?;
     access.start();
     let cluster = cluster(hub, config)?;
-    let router = routes::router(hub, &cluster, config, access);
+    let notifications = config
+        .services
+        .notifications
+        .then(|| Notifications::start(hub, config))
+        .transpose()
+        .map_err(std::io::Error::other)?;
+    let router = routes::router(hub, &cluster, notifications.as_ref(), config, access);
     let options = ServeOptions {
         head_bytes_max: config.limits.head_bytes_max,
         head_timeout: config.limits.head_timeout,

@@ -27,7 +27,7 @@ use crate::fanout::{self, Inbox};
 use crate::older::{Older, Pages};
 use crate::publish::PublishError;
 use crate::stream::{Beginning, EventStream, StreamOptions};
-use crate::subscribe::Greeting;
+use crate::subscribe::First;
 
 /// Topics with this prefix address one connection; their events are transient.
 pub(crate) const CONNECTION_TOPIC: &str = "connection:";
@@ -498,6 +498,33 @@ impl Hub {
         Ok(())
     }
 
+    /// Sends an event to the readers of a topic on this node. It is transient: not stored, without an id.
+    ///
+    /// # Errors
+    /// If the topic or the event is not valid.
+    pub fn send_to_topic(&self, topic: &str, event: impl Into<Event>) -> Result<(), PublishError> {
+        self.send_to_readers(&Topic::new(topic)?, &event.into())
+    }
+
+    /// From now on [`read_topics`](Self::read_topics) knows the topics with this prefix.
+    pub fn follow_readers(&self, prefix: &str) {
+        self.shared.write_log(|log| log.add_namespace(prefix));
+    }
+
+    /// The topics with a prefix that somebody reads by name on this node, by what follows the prefix. It is one that is
+    /// followed.
+    pub fn read_topics(&self, prefix: &str) -> Vec<String> {
+        self.shared.read_log(|log| {
+            let topics = log.read_in(prefix).into_iter();
+            topics.map(|(topic, _)| topic.to_owned()).collect()
+        })
+    }
+
+    /// Whether an event with this id, of a publisher's own, is in the history of this node.
+    pub fn knows(&self, id: &str) -> bool {
+        self.shared.read_log(|log| log.knows(id))
+    }
+
     /// Ends a topic: its subscribers get a final `end` event, and it takes no more until that has left the history.
     ///
     /// # Errors
@@ -511,7 +538,7 @@ impl Hub {
 
     /// Opens a stream for whoever speaks HTTP by other means than this crate's handler.
     pub fn open(&self, filter: &FilterSpec, start: &Start, options: StreamOptions) -> Opened {
-        self.open_for(filter, start, options, Peer::default(), None)
+        self.open_for(filter, start, options, Peer::default(), First::default())
     }
 
     pub(crate) fn open_for(
@@ -520,7 +547,7 @@ impl Hub {
         start: &Start,
         options: StreamOptions,
         peer: Peer,
-        greeting: Option<&Greeting>,
+        first: First<'_>,
     ) -> Opened {
         let shared = &self.shared;
         let mut log = shared.log.write();
@@ -590,7 +617,7 @@ impl Hub {
             connection,
             beginning,
             options,
-            greeting,
+            first,
         ))
     }
 
@@ -665,7 +692,7 @@ impl Hub {
         topic: &str,
         limit: usize,
     ) -> Vec<(ConnectionId, Option<String>, u64)> {
-        let filters = self.shared.read_log(|log| log.filters_naming(topic));
+        let filters = self.shared.read_log(|log| log.filters_of(topic).to_vec());
         let mut readers = Vec::new();
         self.shared.connections.of_filters(&filters, &mut readers);
         let told = |reader: &Arc<Connection>| {

@@ -50,6 +50,7 @@ codes! {
     NotFound "not_found" NOT_FOUND "There is nothing at this address";
     NoSuchConnection "no_such_connection" NOT_FOUND "There is no such connection";
     NotConnected "not_connected" NOT_FOUND "The client is not connected";
+    NoSuchNotification "no_such_notification" NOT_FOUND "There is no such notification";
     NoSuchMetric "no_such_metric" NOT_FOUND "There is no such metric";
     WrongMethod "wrong_method" METHOD_NOT_ALLOWED "The method does not fit the address";
     HeadTimeout "head_timeout" REQUEST_TIMEOUT "The request's head took too long";
@@ -78,6 +79,7 @@ codes! {
     OutcomeUnknown "outcome_unknown" SERVICE_UNAVAILABLE "It is unknown whether the event was stored";
     AuthUnavailable "auth_unavailable" SERVICE_UNAVAILABLE "Credentials can't be checked at the moment";
     RegistryUnavailable "registry_unavailable" SERVICE_UNAVAILABLE "Other nodes can't be reached at the moment";
+    StoreUnavailable "store_unavailable" SERVICE_UNAVAILABLE "The database can't be used at the moment";
     NotReady "not_ready" SERVICE_UNAVAILABLE "The hub is not ready";
     NodeSilent "node_silent" GATEWAY_TIMEOUT "A node does not answer";
     StorageFull "storage_full" INSUFFICIENT_STORAGE "The hub has no room to store the event";

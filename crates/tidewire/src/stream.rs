@@ -27,7 +27,7 @@ use crate::hub::Hub;
 use crate::live::{Live, far_retry_ms, jittered};
 use crate::older::{Frame, Older};
 use crate::serve::Handover;
-use crate::subscribe::Greeting;
+use crate::subscribe::First;
 
 /// The response header that tells a client the id of its connection.
 pub const CONNECTION_HEADER: HeaderName = HeaderName::from_static("tidewire-connection");
@@ -85,7 +85,7 @@ impl EventStream {
         connection: Arc<Connection>,
         beginning: Beginning,
         options: StreamOptions,
-        greeting: Option<&Greeting>,
+        first: First<'_>,
     ) -> Self {
         let Beginning {
             subscription,
@@ -97,12 +97,15 @@ impl EventStream {
         let id = connection.id;
         // From here on the connection ends with it, also where the application's greeting panics.
         let mut live = Live::new(hub, connection, subscription, options);
-        let greeting = greeting.map(|greeting| greeting(id));
+        let greeting = first.greeting.map(|greeting| greeting(id));
         let begin = |out: &mut Vec<u8>| {
             encode::padding(out, options.padding_bytes as usize);
             encode::retry_line(out, retry_ms);
             if let Some(greeting) = &greeting {
                 write_greeting(out, greeting, resume_id.as_deref());
+            }
+            for event in first.events {
+                write_event(out, event, event.id.as_deref());
             }
             if let Some(position) = checkpoint.filter(|_| options.checkpoint) {
                 encode::checkpoint(out, position.to_string().as_bytes());
@@ -148,19 +151,23 @@ impl EventStream {
 }
 
 fn write_greeting(out: &mut Vec<u8>, greeting: &Event, resume_id: Option<&str>) {
-    if let Err(error) = greeting.validate(usize::MAX) {
-        tracing::error!(%error, "a greeting can't be sent");
-        return;
-    }
     // It may be what the client said, and that may be anything.
     let id = resume_id.filter(|id| !id.contains(char::is_control));
-    let name = greeting.event.as_deref();
+    write_event(out, greeting, id);
+}
+
+fn write_event(out: &mut Vec<u8>, event: &Event, id: Option<&str>) {
+    if let Err(error) = event.validate(usize::MAX) {
+        tracing::error!(%error, "a stream can't begin with this event");
+        return;
+    }
+    let name = event.event.as_deref();
     encode::encode(
         out,
         id.map(str::as_bytes),
         name,
-        greeting.retry_ms,
-        &greeting.data,
+        event.retry_ms,
+        &event.data,
     );
 }
 

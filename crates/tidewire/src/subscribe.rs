@@ -48,6 +48,15 @@ pub struct Subscribe {
     dialect: Option<&'static Dialect>,
     /// Joins whatever else is read, and needs no right.
     joining: Option<Topic>,
+    /// Come before all others.
+    preceding: Arc<[Event]>,
+}
+
+/// What a stream begins with.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct First<'a> {
+    pub(crate) greeting: Option<&'a Greeting>,
+    pub(crate) events: &'a [Event],
 }
 
 /// Makes the first event of a stream.
@@ -63,6 +72,7 @@ impl Hub {
             greeting: None,
             dialect: None,
             joining: None,
+            preceding: Arc::default(),
         }
     }
 
@@ -112,6 +122,14 @@ impl Subscribe {
         self
     }
 
+    /// Each stream begins with these events, after the greeting: what the application knows that the client lacks. They
+    /// have ids of their own, or none.
+    #[must_use]
+    pub fn preceded_by(mut self, events: Vec<Event>) -> Self {
+        self.preceding = events.into();
+        self
+    }
+
     /// What the hub itself says on these streams (`gap`, `end`, `closed`, `replaced`) is said in this form.
     #[must_use]
     pub fn dialect(mut self, dialect: &'static Dialect) -> Self {
@@ -119,8 +137,9 @@ impl Subscribe {
         self
     }
 
-    /// This topic is read too, by whoever may have the stream.
-    pub(crate) fn joining(mut self, topic: Topic) -> Self {
+    /// This topic is read too. No right to it is asked for: whoever answers the request has seen to that.
+    #[must_use]
+    pub fn joining(mut self, topic: Topic) -> Self {
         self.joining = Some(topic);
         self
     }
@@ -150,8 +169,11 @@ impl Subscribe {
             client.serves(&self.hub);
         }
         let handover = client.and_then(|client| client.handover(request.version()));
-        let greeting = self.greeting.as_deref();
-        match self.hub.open_for(&filter, &start, options, peer, greeting) {
+        let first = First {
+            greeting: self.greeting.as_deref(),
+            events: &self.preceding,
+        };
+        match self.hub.open_for(&filter, &start, options, peer, first) {
             Opened::Stream(stream) => Ok(stream.with_handover(handover).into_response()),
             Opened::Over => Ok(StatusCode::NO_CONTENT.into_response()),
             Opened::Full => {

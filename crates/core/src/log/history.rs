@@ -2,7 +2,7 @@
 
 use super::{Kind, Log, Seq, TopicKey};
 use crate::decode::Decoder;
-use crate::filter::{FilterKey, FilterSpec};
+use crate::filter::FilterSpec;
 use crate::id::NativeId;
 use crate::subscribe::{Start, Subscribed};
 use crate::subscription::SlowClient;
@@ -97,10 +97,9 @@ impl Log {
         self.subscribers_of_key(key)
     }
 
-    /// The filters that name a topic.
-    pub fn filters_naming(&self, topic: &str) -> Vec<FilterKey> {
-        let key = self.find_topic(topic);
-        key.map_or_else(Vec::new, |key| self.topic(key).chain.filters.clone())
+    /// Whether an event with this id, of a publisher's own, is held.
+    pub fn knows(&self, id: &str) -> bool {
+        self.own_id(id).is_some()
     }
 
     pub(crate) fn subscribers_of_key(&self, key: TopicKey) -> usize {

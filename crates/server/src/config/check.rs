@@ -60,6 +60,10 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
         ("cluster.ttl", config.cluster.ttl),
         ("cluster.answer_timeout", config.cluster.answer_timeout),
         ("cluster.retry_within", config.cluster.retry_within),
+        (
+            "notifications.retry_after",
+            config.notifications.retry_after,
+        ),
     ] {
         check.duration(key, given, Duration::from_millis(100))?;
     }

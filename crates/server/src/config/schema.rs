@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) broker: Broker,
     pub(crate) node: Node,
     pub(crate) cluster: ClusterSettings,
+    pub(crate) notifications: NotificationSettings,
     pub(crate) auth: Auth,
     pub(crate) cors: Cors,
     pub(crate) services: Services,
@@ -348,6 +349,67 @@ impl Default for ClusterSettings {
     }
 }
 
+/// Notifications of users.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct NotificationSettings {
+    /// Where they are kept: a file, or a PostgreSQL. Nothing is opened until it is used.
+    pub(crate) database: SecretUrl,
+    /// They are deleted after this long. 0 for never.
+    #[serde(with = "values::duration")]
+    pub(crate) retention: Duration,
+    /// The Redis of what follows; that of the broker where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) redis_url: Option<SecretUrl>,
+    /// Whether created ones are published on `user-notifications:{user id}` too.
+    pub(crate) announce: bool,
+    /// A stream of domain events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stream: Option<String>,
+    /// The group that reads it.
+    pub(crate) group: String,
+    /// How often an event is tried that makes no notification.
+    #[serde(with = "values::count")]
+    pub(crate) attempts_max: usize,
+    /// After how long an event is tried again that nobody has acknowledged.
+    #[serde(with = "values::duration")]
+    pub(crate) retry_after: Duration,
+    /// What becomes of domain events.
+    pub(crate) rules: Vec<NotificationRule>,
+}
+
+/// What becomes of the domain events of one type.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NotificationRule {
+    /// The type.
+    pub(crate) on: String,
+    pub(crate) recipient: String,
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub(crate) kind: Option<String>,
+    pub(crate) title: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) body: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) link: Option<String>,
+}
+
+impl Default for NotificationSettings {
+    fn default() -> Self {
+        Self {
+            database: SecretUrl::new("sqlite:tidewire.db"),
+            retention: Duration::from_hours(24 * 90),
+            redis_url: None,
+            announce: false,
+            stream: None,
+            group: "tidewire".to_owned(),
+            attempts_max: 5,
+            retry_after: Duration::from_secs(10),
+            rules: Vec::new(),
+        }
+    }
+}
+
 /// Who may do what.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -557,6 +619,8 @@ pub(crate) struct Services {
     pub(crate) broadcast_demo: bool,
     /// Connections by the client's id: `/sse/…`.
     pub(crate) clients: bool,
+    /// Notifications of users: `/api/v1/notifications/…`.
+    pub(crate) notifications: bool,
     /// The usual time between two sample events of a generator.
     #[serde(with = "values::duration")]
     pub(crate) generator_interval: Duration,
@@ -591,6 +655,7 @@ impl Default for Config {
             broker: Broker::default(),
             node: Node::default(),
             cluster: ClusterSettings::default(),
+            notifications: NotificationSettings::default(),
             auth: Auth::default(),
             cors: Cors::default(),
             services: Services::default(),
@@ -675,6 +740,7 @@ impl Default for Services {
             events: true,
             broadcast_demo: true,
             clients: true,
+            notifications: true,
             generator_interval: Duration::from_secs(3),
         }
     }
@@ -743,6 +809,15 @@ pub(crate) const KEYS: &[&str] = &[
     "cluster.answer_timeout",
     "cluster.retries",
     "cluster.retry_within",
+    "notifications.database",
+    "notifications.retention",
+    "notifications.redis_url",
+    "notifications.announce",
+    "notifications.stream",
+    "notifications.group",
+    "notifications.attempts_max",
+    "notifications.retry_after",
+    "notifications.rules",
     "auth.anonymous.subscribe",
     "auth.anonymous.publish",
     "auth.anonymous.admin",
@@ -763,6 +838,7 @@ pub(crate) const KEYS: &[&str] = &[
     "services.events",
     "services.broadcast_demo",
     "services.clients",
+    "services.notifications",
     "services.generator_interval",
     "log.level",
     "log.format",

@@ -22,6 +22,11 @@ impl Serialize for SecretUrl {
 }
 
 impl SecretUrl {
+    /// A URL.
+    pub(crate) fn new(url: &str) -> Self {
+        Self(url.to_owned())
+    }
+
     /// The URL as it is.
     pub(crate) fn reveal(&self) -> &str {
         &self.0

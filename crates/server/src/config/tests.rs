@@ -164,6 +164,8 @@ fn the_list_of_keys_is_that_of_the_schema() {
     let mut config = load_with(Some(("a.toml", TOML)), &[], &Settings::default()).unwrap();
     config.broker.path = Some("p".to_owned());
     config.broker.prefix = Some("p".to_owned());
+    config.notifications.redis_url = config.broker.url.clone();
+    config.notifications.stream = Some("s".to_owned());
     config.auth.cookie = Some("c".to_owned());
     config.tls.cert = Some("p".to_owned());
     config.tls.key = Some("p".to_owned());

@@ -64,7 +64,7 @@ impl Door {
         let hub = Hub::builder().history(retention).build();
         let cluster = Cluster::alone(&hub, &ClusterOptions::new("node"));
         let access = Access::new(&config).expect("the settings are good");
-        let router = routes::router(&hub, &cluster, &config, access);
+        let router = routes::router(&hub, &cluster, None, &config, access);
         drop(inside);
         Self {
             runtime,

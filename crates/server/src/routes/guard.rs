@@ -30,7 +30,7 @@ pub(crate) enum Access {
 
 /// Who publishes, in the request's extensions: keys of one are none of another's business.
 #[derive(Clone)]
-pub(super) struct Publisher(pub(super) Arc<str>);
+pub(crate) struct Publisher(pub(crate) Arc<str>);
 
 /// What requests are held against.
 pub(crate) struct Checked {

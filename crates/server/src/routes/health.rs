@@ -42,6 +42,6 @@ pub(super) async fn ready(State(door): State<Door>) -> Result<Json<Value>, Probl
 
 /// Answers `GET /metrics`.
 pub(super) async fn metrics(State(door): State<Door>) -> Response {
-    let text = metrics::exposition(&door.hub, &door.cluster);
+    let text = metrics::exposition(&door.hub, &door.cluster, door.notifications.as_ref());
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }

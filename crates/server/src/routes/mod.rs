@@ -26,13 +26,14 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{Any as AnyOrigin, CorsLayer};
 
 use crate::config::{Config, Limits};
-use crate::services;
+use crate::services::{self, notifications::Notifications};
 
 /// What the handlers of the native door share.
 #[derive(Clone)]
 struct Door {
     hub: Hub,
     cluster: Cluster,
+    notifications: Option<Notifications>,
     limits: Arc<Limits>,
 }
 
@@ -40,12 +41,14 @@ struct Door {
 pub(crate) fn router(
     hub: &Hub,
     cluster: &Cluster,
+    notifications: Option<&Notifications>,
     config: &Config,
     access: guard::Access,
 ) -> Router {
     let door = Door {
         hub: hub.clone(),
         cluster: cluster.clone(),
+        notifications: notifications.cloned(),
         limits: Arc::new(config.limits.clone()),
     };
     Router::new()
@@ -68,7 +71,7 @@ pub(crate) fn router(
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(door)
-        .merge(services::router(hub, cluster, config))
+        .merge(services::router(hub, cluster, notifications, config))
         .layer(axum::middleware::from_fn_with_state(
             Arc::new(access),
             guard::check,
@@ -78,7 +81,7 @@ pub(crate) fn router(
 }
 
 pub(crate) use body::read as read_body;
-pub(crate) use guard::{Access, check_admin};
+pub(crate) use guard::{Access, Publisher, check_admin};
 pub(crate) use health::start_clock;
 pub(crate) use publish::check_right;
 pub(crate) use topics::unreadable_path;

@@ -5,16 +5,23 @@ mod clients;
 mod envelopes;
 mod events;
 mod metrics;
+pub(crate) mod notifications;
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use tidewire::problem::Problem;
 use tidewire::{Cluster, Hub};
 
+use self::notifications::Notifications;
 use crate::config::Config;
 
 /// The routes of the services that are switched on.
-pub(crate) fn router(hub: &Hub, cluster: &Cluster, config: &Config) -> Router {
+pub(crate) fn router(
+    hub: &Hub,
+    cluster: &Cluster,
+    notifications: Option<&Notifications>,
+    config: &Config,
+) -> Router {
     let mut router = Router::new();
     if config.services.metrics {
         router = router.merge(metrics::router(hub, config));
@@ -24,6 +31,9 @@ pub(crate) fn router(hub: &Hub, cluster: &Cluster, config: &Config) -> Router {
     }
     if config.services.broadcast_demo {
         router = router.merge(broadcast_demo::router(hub, config));
+    }
+    if let Some(notifications) = notifications {
+        router = router.merge(notifications.router(config));
     }
     if config.services.clients {
         router = router.merge(clients::router(cluster, config));

@@ -1,6 +1,6 @@
 // One of the example pages in headless Chromium, from a small file server of its own. See ../clients/report.mjs.
 //
-//     node open.mjs HUB --folder FOLDER [--query QUERY]
+//     node open.mjs HUB --folder FOLDER [--query QUERY] [--tabs N]
 //
 // It prints what there is to see, whenever that changes:
 //     {"kind":"view","state":…,"error":…,"rows":[…],"toasts":[…],"metrics":{…},"document":…,"edited":…}
@@ -17,7 +17,7 @@ import { print } from '../clients/report.mjs';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { folder: { type: 'string' }, query: { type: 'string', default: '' } },
+  options: { folder: { type: 'string' }, query: { type: 'string', default: '' }, tabs: { type: 'string', default: '1' } },
 });
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css' };
 const server = createServer(async (request, response) => {
@@ -46,12 +46,19 @@ const browser = await chromium.launch({
     '--disable-sync',
   ],
 });
-const page = await browser.newPage();
-page.on('pageerror', error => print({ kind: 'error', detail: error.message }));
-await page.exposeFunction('report', print);
-await page.addInitScript(`addEventListener('DOMContentLoaded', ${observe})`);
 const hub = encodeURIComponent(positionals[0]);
-await page.goto(`http://127.0.0.1:${server.address().port}/?hub=${hub}&${values.query}`);
+const context = await browser.newContext();
+const open = async tab => {
+  const page = await context.newPage();
+  page.on('pageerror', error => print({ kind: 'error', detail: error.message }));
+  await page.exposeFunction('report', view => print({ ...view, tab }));
+  await page.addInitScript(`addEventListener('DOMContentLoaded', ${observe})`);
+  await page.goto(`http://127.0.0.1:${server.address().port}/?hub=${hub}&${values.query}`);
+  return page;
+};
+// What is to be done is done in the first one.
+const page = await open(0);
+for (let tab = 1; tab < Number(values.tabs); tab++) await open(tab);
 
 const lines = createInterface({ input: process.stdin });
 lines.on('close', () => process.exit(0)); // playwright ends Chromium and removes its profile
@@ -86,6 +93,7 @@ function observe() {
       metrics: Object.fromEntries(metrics.map(tile => [tile.dataset.metric, tile.querySelector('.value').textContent])),
       document: document.querySelector('#document')?.value ?? null,
       edited: text('#edited') ?? null,
+      badge: text('#badge:not([hidden])') ?? null,
     };
     if (JSON.stringify(view) === was) return;
     was = JSON.stringify(view);

@@ -1,5 +1,7 @@
 //! `examples/react`, as built, and `examples/browser`.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -80,6 +82,56 @@ fn react_shows_the_last_ten_events_and_the_state() {
     wait_for(&mut page, "a sample event", |view| {
         view["rows"].as_array().is_some_and(|rows| !rows.is_empty())
     });
+    assert_eq!(page.lines("error").next(), None);
+}
+
+#[test]
+fn five_tabs_show_the_same_notifications() {
+    const TABS: usize = 5;
+    let hub = hub();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/notifications");
+    let more = [
+        "--folder",
+        folder.to_str().unwrap(),
+        "--query",
+        "user=bob",
+        "--tabs",
+        "5",
+    ];
+    let mut page = Client::spawn_with(Kind::ExamplePage, &hub.url(""), &more);
+    let latest: RefCell<BTreeMap<u64, Value>> = RefCell::default();
+    let all_show = |page: &mut Client, what: &str, is_so: &dyn Fn(&Value) -> bool| {
+        page.wait_for(what, |line| {
+            let mut latest = latest.borrow_mut();
+            if let Some(tab) = line["tab"].as_u64() {
+                latest.insert(tab, line.clone());
+            }
+            latest.len() == TABS && latest.values().all(is_so)
+        });
+    };
+    all_show(&mut page, "all are connected", &|view| {
+        view["state"] == "connected"
+    });
+    let played = std::process::Command::new(folder.join("play.sh"))
+        .arg(hub.url(""))
+        .output()
+        .unwrap();
+    assert!(played.status.success(), "{played:?}");
+    let stories = [
+        "Call the printer",
+        "Mend the search box",
+        "Write the release notes",
+    ];
+    let rows = json!(stories.map(|story| format!("Ann assigned you “{story}”")));
+    let has_three = |list: &Value| list.as_array().is_some_and(|list| list.len() == 3);
+    all_show(&mut page, "three unread, each with a toast", &|view| {
+        view["badge"] == "3" && view["rows"] == rows && has_three(&view["toasts"])
+    });
+    assert_looks_right(&mut page, "notifications");
+    page.tell(&json!({"click": "#list li:nth-child(2) button"}));
+    all_show(&mut page, "one was read", &|view| view["badge"] == "2");
+    page.tell(&json!({"click": "#read-all"}));
+    all_show(&mut page, "all were read", &|view| view["badge"].is_null());
     assert_eq!(page.lines("error").next(), None);
 }
 

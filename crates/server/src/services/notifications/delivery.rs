@@ -1,0 +1,110 @@
+//! From the store to the streams: a notification is stored, then published, then marked as published. What a crash or a
+//! broker that is away has left between the steps is found and published later, under the same id, so that nobody gets
+//! it twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tidewire::core::log::Refused;
+use tidewire::{Event, Hub, PublishError};
+use tokio::sync::Notify;
+
+use super::channels::Announcer;
+use super::domain::{NewNotification, Notification};
+use super::store::{Created, Store, StoreError};
+
+/// Topics with this prefix are a user's notifications.
+pub(super) const TOPIC: &str = "notification:";
+/// How old what is unpublished must be until somebody else than its creator publishes it.
+const LEFT_AFTER: SignedDuration = SignedDuration::from_secs(2);
+/// How often it is looked for, and what is too old is deleted.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Stores and publishes.
+pub(super) struct Delivery {
+    pub(super) hub: Hub,
+    pub(super) store: Store,
+    pub(super) announcer: Option<Announcer>,
+    /// How long notifications are kept; `None` for ever.
+    pub(super) retention: Option<Duration>,
+    /// From the first use on there may be something left.
+    pub(super) used: Notify,
+}
+
+impl Delivery {
+    /// Stores a notification and delivers it.
+    pub(super) async fn create(
+        &self,
+        new: &NewNotification,
+        source: Option<&str>,
+    ) -> Result<Created, StoreError> {
+        let created = self.store.create(new, source, Timestamp::now()).await?;
+        self.used.notify_one();
+        if !created.is_repeated {
+            self.publish(&created.notification).await;
+        }
+        Ok(created)
+    }
+
+    /// Publishes what is stored. What fails is done later.
+    async fn publish(&self, notification: &Notification) {
+        let event = event(notification);
+        let topic = format!("{TOPIC}{}", notification.recipient_id);
+        match self.hub.publish(&topic, event).await {
+            Ok(_) | Err(PublishError::Refused(Refused::IdTaken(_))) => {}
+            Err(error) => {
+                tracing::debug!(%error, id = notification.id, "a notification is published later");
+                return;
+            }
+        }
+        if let Some(announcer) = &self.announcer {
+            announcer.announce(notification).await;
+        }
+        if let Err(error) = self.store.note_published(&notification.id).await {
+            // It is published once more, and refused as its id is taken.
+            tracing::debug!(%error, id = notification.id, "a notification is not marked as published");
+        }
+    }
+
+    /// Tells a user's other tabs.
+    pub(super) async fn tell(&self, user: &str, name: &str, what: &Value) {
+        let topic = format!("{TOPIC}{user}");
+        let event = Event::text(what.to_string()).named(name);
+        if let Err(error) = self.hub.publish(&topic, event).await {
+            tracing::debug!(%error, name, "other tabs are not told");
+        }
+    }
+
+    /// Publishes what was left, and deletes what is too old, for as long as the hub lives.
+    pub(super) async fn run(self: Arc<Self>) {
+        // A store that nobody uses is not opened.
+        self.used.notified().await;
+        loop {
+            if let Err(error) = self.look_after().await {
+                tracing::warn!(%error, "the store of notifications can't be looked after");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn look_after(&self) -> Result<(), StoreError> {
+        let now = Timestamp::now();
+        for notification in self.store.unpublished(now - LEFT_AFTER).await? {
+            self.publish(&notification).await;
+        }
+        let retention = self
+            .retention
+            .and_then(|kept| SignedDuration::try_from(kept).ok());
+        if let Some(before) = retention.and_then(|kept| now.checked_sub(kept).ok()) {
+            while self.store.expire(before).await? > 0 {}
+        }
+        Ok(())
+    }
+}
+
+/// A notification as an event: plain data, under its own id.
+pub(super) fn event(notification: &Notification) -> Event {
+    Event::text(json!(notification).to_string()).with_id(&*notification.id)
+}

@@ -1,0 +1,101 @@
+//! What a notification is, and how a domain event becomes one. Knows neither HTTP nor SQL nor Redis.
+
+mod rule;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub(super) use self::rule::Rule;
+
+/// Longest recipient, type, title, link in bytes. Stops records from being used as storage.
+const SHORT_BYTES_MAX: usize = 256;
+const TITLE_BYTES_MAX: usize = 1_024;
+const LINK_BYTES_MAX: usize = 2_048;
+/// Longest body and data, in bytes.
+const LONG_BYTES_MAX: usize = 64 * 1_024;
+
+/// A notification as it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewNotification {
+    /// The user who gets it.
+    pub(super) recipient_id: String,
+    /// What it is about, for programs: `story_assigned`.
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    /// A line for people.
+    pub(super) title: String,
+    /// More for people.
+    #[serde(default)]
+    pub(super) body: Option<String>,
+    /// Where it leads.
+    #[serde(default)]
+    pub(super) link: Option<String>,
+    /// Anything for programs.
+    #[serde(default)]
+    pub(super) data: Option<Value>,
+}
+
+impl NewNotification {
+    /// Whether it may be stored.
+    ///
+    /// # Errors
+    /// The field that is in the way, and why.
+    pub(super) fn validate(&self) -> Result<(), (&'static str, String)> {
+        let required = [
+            ("recipient_id", &self.recipient_id, SHORT_BYTES_MAX),
+            ("type", &self.kind, SHORT_BYTES_MAX),
+            ("title", &self.title, TITLE_BYTES_MAX),
+        ];
+        for (name, text, max) in required {
+            if text.trim().is_empty() {
+                return Err((name, format!("`{name}` is needed, and not empty")));
+            }
+            check_length(name, text, max)?;
+        }
+        let id = &self.recipient_id;
+        if id.contains(|c: char| c.is_control() || c == '*') {
+            let why = "`recipient_id` has a character that no user's id has".to_owned();
+            return Err(("recipient_id", why));
+        }
+        if let Some(body) = &self.body {
+            check_length("body", body, LONG_BYTES_MAX)?;
+        }
+        if let Some(link) = &self.link {
+            check_length("link", link, LINK_BYTES_MAX)?;
+        }
+        if let Some(data) = &self.data {
+            check_length("data", &data.to_string(), LONG_BYTES_MAX)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_length(name: &'static str, text: &str, max: usize) -> Result<(), (&'static str, String)> {
+    if text.len() <= max {
+        return Ok(());
+    }
+    let len = text.len();
+    Err((
+        name,
+        format!("`{name}` has {len} bytes, and may have {max}"),
+    ))
+}
+
+/// A notification as it is stored, listed and delivered.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Notification {
+    /// A UUID of version 7: ids sort by age. It is the event's id, too.
+    pub(super) id: String,
+    pub(super) recipient_id: String,
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) title: String,
+    pub(super) body: Option<String>,
+    pub(super) link: Option<String>,
+    pub(super) data: Option<Value>,
+    pub(super) read: bool,
+    /// RFC 3339, in UTC.
+    pub(super) read_at: Option<String>,
+    pub(super) created_at: String,
+}

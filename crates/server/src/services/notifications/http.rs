@@ -1,0 +1,299 @@
+//! `/api/v1/notifications`: the routes.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Extension, Json, Router};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use jiff::Timestamp;
+use serde_json::json;
+use tidewire::problem::{Code, Problem};
+use tidewire::query::Query;
+use tidewire::stream::LAST_EVENT_ID;
+use tidewire::{Event, Rights, Topic, UserId};
+use uuid::Uuid;
+
+use super::delivery::{Delivery, TOPIC, event};
+use super::domain::NewNotification;
+use super::store::{ROWS_MAX, StoreError};
+use crate::config::Limits;
+use crate::routes::{Publisher, check_right, read_body, unreadable_path, wrong_method};
+
+/// Where the routes are.
+pub(super) const ADDRESS: &str = "/api/v1/notifications";
+/// Notifications of a page, where the request says nothing.
+const PAGE_ROWS: i64 = 50;
+
+type Id = Result<Path<String>, PathRejection>;
+type SomeRights = Option<Extension<Arc<Rights>>>;
+
+#[derive(Clone)]
+struct Door {
+    delivery: Arc<Delivery>,
+    limits: Arc<Limits>,
+}
+
+pub(super) fn router(delivery: Arc<Delivery>, limits: &Limits) -> Router {
+    let door = Door {
+        delivery,
+        limits: Arc::new(limits.clone()),
+    };
+    let routes = Router::new()
+        .route("/", get(list).post(create))
+        .route("/subscribe", get(subscribe))
+        .route("/unread-count", get(unread_count))
+        .route("/read-all", post(read_all))
+        .route("/{id}/read", post(read))
+        .route("/{id}", delete(remove))
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(door.clone());
+    // With and without the slash at its end.
+    let plain = Router::new()
+        .route(ADDRESS, get(list).post(create))
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(door);
+    Router::new()
+        .nest(&format!("{ADDRESS}/"), routes)
+        .merge(plain)
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(%error, "the store of notifications fails");
+        Self::new(
+            Code::StoreUnavailable,
+            "the store of notifications can't be used at the moment; repeat the request later",
+        )
+        .retry_after_s(1 + fastrand::u32(0..4))
+    }
+}
+
+/// Whose notifications are meant: the authenticated user's. A hub without authentication, which serves this machine only,
+/// takes anybody's word for who they are.
+fn user(parts: &Parts) -> Result<String, Problem> {
+    if let Some(UserId(user)) = parts.extensions.get::<UserId>() {
+        return Ok(user.clone());
+    }
+    let query = Query::parse(parts.uri.query().unwrap_or_default())?;
+    let detail = match (parts.extensions.get::<Arc<Rights>>(), query.get("user")) {
+        (None, Some(user)) if !user.is_empty() => {
+            if Topic::new(&format!("{TOPIC}{user}")).is_ok() {
+                return Ok(user.to_owned());
+            }
+            "`user` is no user's id"
+        }
+        (None, _) => "this hub has no authentication; say whose notifications you mean: `?user=ID`",
+        (Some(_), _) => "notifications are somebody's: send the user's token",
+    };
+    Err(Problem::new(Code::MissingCredential, detail))
+}
+
+async fn create(
+    State(door): State<Door>,
+    rights: SomeRights,
+    publisher: Option<Extension<Publisher>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let body = read_body(body, &headers, &door.limits).await?;
+    let new: NewNotification = serde_json::from_slice(&body).map_err(|error| {
+        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
+        let code = if is_json { Code::BadDocument } else { Code::BadJson };
+        let detail = format!(
+            "{error}; a notification is {{\"recipient_id\",\"type\",\"title\",\"body\"?,\"link\"?,\"data\"?}}"
+        );
+        Problem::new(code, detail)
+    })?;
+    new.validate()
+        .map_err(|(field, why)| Problem::new(Code::BadDocument, why).with("field", field))?;
+    let topic = format!("{TOPIC}{}", new.recipient_id);
+    check_right(
+        rights.as_ref().map(|Extension(rights)| &**rights),
+        std::iter::once(topic.as_str()),
+    )?;
+    let source = source(
+        &headers,
+        publisher.as_ref().map(|Extension(publisher)| publisher),
+    )?;
+    let created = door.delivery.create(&new, source.as_deref()).await?;
+    let is_same = !created.is_repeated
+        || (created.notification.recipient_id == new.recipient_id
+            && created.notification.kind == new.kind
+            && created.notification.title == new.title);
+    if !is_same {
+        return Err(Problem::new(
+            Code::KeyReused,
+            "this Idempotency-Key was used for another notification; use a new key",
+        ));
+    }
+    Ok((StatusCode::CREATED, Json(created.notification)).into_response())
+}
+
+/// What makes a repeated request known as such.
+fn source(headers: &HeaderMap, publisher: Option<&Publisher>) -> Result<Option<String>, Problem> {
+    let Some(key) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let key = key
+        .to_str()
+        .ok()
+        .filter(|key| (1..=256).contains(&key.len()));
+    let key = key.ok_or_else(|| {
+        Problem::new(
+            Code::BadKey,
+            "an Idempotency-Key has 1 to 256 characters of visible ASCII",
+        )
+    })?;
+    let by = publisher.map_or("", |Publisher(name)| name);
+    Ok(Some(format!("key:{}:{by}:{key}", by.len())))
+}
+
+async fn subscribe(State(door): State<Door>, request: Request) -> Result<Response, Problem> {
+    let (mut parts, _) = request.into_parts();
+    let user = user(&parts)?;
+    door.delivery.used.notify_one();
+    let topic = format!("{TOPIC}{user}");
+    let topic =
+        Topic::new(&topic).map_err(|error| Problem::new(Code::BadTopic, error.to_string()))?;
+    let hub = &door.delivery.hub;
+    let greeting = json!({ "user": user }).to_string();
+    let handler = |events| {
+        let greeting = greeting.clone();
+        hub.subscribe_to([])
+            .joining(topic.clone())
+            .greeting(move |_| Event::text(greeting.clone()).named("connected"))
+            .preceded_by(events)
+    };
+    let query = Query::parse(parts.uri.query().unwrap_or_default())?;
+    let in_header = parts
+        .headers
+        .get(LAST_EVENT_ID)
+        .and_then(|id| id.to_str().ok());
+    let last = in_header.or_else(|| query.get("last_event_id").or(query.get("lastEventId")));
+    let last = last
+        .map(str::to_owned)
+        .filter(|id| Uuid::parse_str(id).is_ok());
+    let Some(last) = last.filter(|id| !hub.knows(id)) else {
+        // The log knows the place, or says that it does not.
+        return handler(Vec::new()).respond(&http::Request::from_parts(parts, ()));
+    };
+    // The log has it no more, or never had. What has come since is in the store, and from the last of it that the log
+    // knows, the log goes on.
+    let missed = door.delivery.store.published_after(&user, &last).await?;
+    let known = missed
+        .iter()
+        .rposition(|notification| hub.knows(&notification.id));
+    let (events, place) = match known {
+        Some(at) => (&missed[..=at], Some(missed[at].id.as_str())),
+        None => (&missed[..], None),
+    };
+    parts.headers.remove(LAST_EVENT_ID);
+    if let Some(place) = place.and_then(|id| HeaderValue::from_str(id).ok()) {
+        parts.headers.insert(LAST_EVENT_ID, place);
+    }
+    // So that an id in the query is not looked at a second time.
+    parts.uri = parts.uri.path().parse().unwrap_or_default();
+    let events = events.iter().map(event).collect();
+    handler(events).respond(&http::Request::from_parts(parts, ()))
+}
+
+async fn list(State(door): State<Door>, request: Request) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let user = user(&parts)?;
+    let query = Query::parse(parts.uri.query().unwrap_or_default())?;
+    let bad = |name: &str, allowed: &str| {
+        let detail = format!("`{name}` is not understood; allowed: {allowed}");
+        Problem::new(Code::BadParameter, detail).with("parameter", name)
+    };
+    let unread = match query.get("unread") {
+        None | Some("" | "false") => false,
+        Some("true") => true,
+        Some(_) => return Err(bad("unread", "`true`, `false`")),
+    };
+    let limit = match query.get("limit") {
+        None | Some("") => PAGE_ROWS,
+        Some(text) => match text.parse() {
+            Ok(limit) if (1..=ROWS_MAX).contains(&limit) => limit,
+            _ => return Err(bad("limit", &format!("1 to {ROWS_MAX}"))),
+        },
+    };
+    let cursor = query.get("cursor").filter(|cursor| !cursor.is_empty());
+    if cursor.is_some_and(|cursor| Uuid::parse_str(cursor).is_err()) {
+        return Err(bad("cursor", "the `next` of the page before"));
+    }
+    let page = door
+        .delivery
+        .store
+        .list(&user, unread, cursor, limit)
+        .await?;
+    let is_full = i64::try_from(page.len()).is_ok_and(|len| len == limit);
+    let next = page.last().filter(|_| is_full).map(|last| last.id.clone());
+    Ok(Json(json!({ "notifications": page, "next": next })).into_response())
+}
+
+async fn unread_count(State(door): State<Door>, request: Request) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let unread = door.delivery.store.unread_count(&user(&parts)?).await?;
+    Ok(Json(json!({ "unread": unread })).into_response())
+}
+
+async fn read(State(door): State<Door>, id: Id, request: Request) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let user = user(&parts)?;
+    let Path(id) = id.map_err(unreadable_path)?;
+    let found = door
+        .delivery
+        .store
+        .read(&user, &id, Timestamp::now())
+        .await?;
+    let (notification, was_unread) = found.ok_or_else(|| unknown(&id))?;
+    if was_unread {
+        door.delivery
+            .tell(&user, "notification.read", &json!({ "id": id }))
+            .await;
+    }
+    Ok(Json(notification).into_response())
+}
+
+async fn read_all(State(door): State<Door>, request: Request) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let user = user(&parts)?;
+    let updated = door
+        .delivery
+        .store
+        .read_all(&user, Timestamp::now())
+        .await?;
+    if updated > 0 {
+        door.delivery
+            .tell(&user, "notification.read", &json!({ "all": true }))
+            .await;
+    }
+    Ok(Json(json!({ "updated": updated })).into_response())
+}
+
+async fn remove(State(door): State<Door>, id: Id, request: Request) -> Result<StatusCode, Problem> {
+    let (parts, _) = request.into_parts();
+    let user = user(&parts)?;
+    let Path(id) = id.map_err(unreadable_path)?;
+    if !door.delivery.store.delete(&user, &id).await? {
+        return Err(unknown(&id));
+    }
+    door.delivery
+        .tell(&user, "notification.deleted", &json!({ "id": id }))
+        .await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Also where it is somebody else's, so that nobody learns which ids there are.
+fn unknown(id: &str) -> Problem {
+    let shown: String = id.chars().take(100).collect();
+    Problem::new(
+        Code::NoSuchNotification,
+        format!("you have no notification `{shown}`"),
+    )
+}

@@ -1,0 +1,90 @@
+//! Every statement, as both databases understand it.
+
+/// For each connection to SQLite.
+pub(super) const SQLITE_SETTINGS: &str =
+    "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000;";
+
+/// Version, name and statements. One that was published is never changed.
+pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[(
+    1,
+    "notifications",
+    "CREATE TABLE notifications (
+        id TEXT PRIMARY KEY,
+        recipient TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        title TEXT NOT NULL,
+        body TEXT,
+        link TEXT,
+        data TEXT,
+        created_ms BIGINT NOT NULL,
+        read_ms BIGINT,
+        published BIGINT NOT NULL DEFAULT 0,
+        source TEXT UNIQUE
+    );
+    CREATE INDEX notifications_of_recipient ON notifications (recipient, id);
+    CREATE INDEX notifications_unread ON notifications (recipient, id) WHERE read_ms IS NULL;
+    CREATE INDEX notifications_unpublished ON notifications (created_ms) WHERE published = 0;
+    CREATE INDEX notifications_by_age ON notifications (created_ms);",
+)];
+
+pub(super) const INSERT: &str = "INSERT INTO notifications
+    (id, recipient, kind, title, body, link, data, created_ms, source)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    ON CONFLICT (source) DO NOTHING
+    RETURNING id, recipient, kind, title, body, link, data, created_ms, read_ms";
+
+pub(super) const BY_SOURCE: &str =
+    "SELECT id, recipient, kind, title, body, link, data, created_ms, read_ms
+    FROM notifications WHERE source = $1";
+
+pub(super) const BY_ID: &str =
+    "SELECT id, recipient, kind, title, body, link, data, created_ms, read_ms
+    FROM notifications WHERE recipient = $1 AND id = $2";
+
+pub(super) const PUBLISHED: &str = "UPDATE notifications SET published = 1 WHERE id = $1";
+
+pub(super) const UNPUBLISHED: &str =
+    "SELECT id, recipient, kind, title, body, link, data, created_ms, read_ms
+    FROM notifications WHERE published = 0 AND created_ms < $1 ORDER BY created_ms LIMIT $2";
+
+pub(super) const PUBLISHED_AFTER: &str =
+    "SELECT id, recipient, kind, title, body, link, data, created_ms, read_ms
+    FROM notifications WHERE recipient = $1 AND id > $2 AND published <> 0 ORDER BY id LIMIT $3";
+
+pub(super) const LIST: &str =
+    "SELECT id, recipient, kind, title, body, link, data, created_ms, read_ms
+    FROM notifications WHERE recipient = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+
+pub(super) const LIST_UNREAD: &str = "SELECT id, recipient, kind, title, body, link, data, created_ms, read_ms
+    FROM notifications WHERE recipient = $1 AND id < $2 AND read_ms IS NULL ORDER BY id DESC LIMIT $3";
+
+pub(super) const UNREAD_COUNT: &str =
+    "SELECT COUNT(*) FROM notifications WHERE recipient = $1 AND read_ms IS NULL";
+
+pub(super) const READ: &str = "UPDATE notifications SET read_ms = $1
+    WHERE recipient = $2 AND id = $3 AND read_ms IS NULL";
+
+pub(super) const READ_ALL: &str =
+    "UPDATE notifications SET read_ms = $1 WHERE recipient = $2 AND read_ms IS NULL";
+
+pub(super) const DELETE: &str = "DELETE FROM notifications WHERE recipient = $1 AND id = $2";
+
+pub(super) const EXPIRE: &str = "DELETE FROM notifications WHERE id IN
+    (SELECT id FROM notifications WHERE created_ms < $1 ORDER BY created_ms LIMIT $2)";
+
+/// Every statement that a request may cause: none may go through a table.
+#[cfg(test)]
+pub(super) const ALL: &[&str] = &[
+    BY_SOURCE,
+    BY_ID,
+    PUBLISHED,
+    UNPUBLISHED,
+    PUBLISHED_AFTER,
+    LIST,
+    LIST_UNREAD,
+    UNREAD_COUNT,
+    READ,
+    READ_ALL,
+    DELETE,
+    EXPIRE,
+];

@@ -1,0 +1,264 @@
+//! One suite for both databases, and what each says of its plans.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "../../../../tests/support/postgres.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod postgres;
+
+use jiff::{SignedDuration, Timestamp};
+use sqlx::{AssertSqlSafe, Row};
+use tempfile::TempDir;
+
+use self::postgres::Postgres;
+use super::super::domain::NewNotification;
+use super::{Store, queries};
+
+fn new(user: &str, n: usize) -> NewNotification {
+    NewNotification {
+        recipient_id: user.to_owned(),
+        kind: "test".to_owned(),
+        title: format!("number {n}"),
+        body: n
+            .is_multiple_of(2)
+            .then(|| "a body\nof two lines".to_owned()),
+        link: None,
+        data: Some(serde_json::json!({"n": n, "text": "ä"})),
+    }
+}
+
+async fn create(store: &Store, user: &str, n: usize) -> String {
+    let created = store
+        .create(&new(user, n), None, Timestamp::now())
+        .await
+        .unwrap();
+    assert!(!created.is_repeated);
+    created.notification.id
+}
+
+async fn ids(store: &Store, user: &str, unread: bool) -> Vec<String> {
+    let page = store.list(user, unread, None, 100).await.unwrap();
+    page.into_iter()
+        .map(|notification| notification.id)
+        .collect()
+}
+
+async fn suite(store: &Store) {
+    what_is_stored_is_listed_newest_first(store).await;
+    reading_and_deleting_are_the_users_own(store).await;
+    a_source_makes_one_notification(store).await;
+    what_is_unpublished_is_found(store).await;
+    what_is_old_is_deleted(store).await;
+    writers_at_once_lose_nothing(store).await;
+}
+
+async fn what_is_stored_is_listed_newest_first(store: &Store) {
+    let mut made = Vec::new();
+    for n in 0..25 {
+        made.push(create(store, "list", n).await);
+    }
+    made.reverse();
+    assert_eq!(ids(store, "list", false).await, made);
+    let (mut cursor, mut paged) = (None, Vec::new());
+    loop {
+        let page = store
+            .list("list", false, cursor.as_deref(), 10)
+            .await
+            .unwrap();
+        paged.extend(page.iter().map(|notification| notification.id.clone()));
+        cursor = page.last().map(|last| last.id.clone());
+        if page.len() < 10 {
+            break;
+        }
+    }
+    assert_eq!(paged, made);
+    let newest = &store.list("list", false, None, 1).await.unwrap()[0];
+    assert_eq!(
+        (newest.title.as_str(), newest.read, newest.body.as_deref()),
+        ("number 24", false, Some("a body\nof two lines"))
+    );
+    assert_eq!(newest.data, new("list", 24).data);
+    assert_eq!(newest.recipient_id, "list");
+    assert!(newest.created_at.parse::<Timestamp>().is_ok());
+}
+
+async fn reading_and_deleting_are_the_users_own(store: &Store) {
+    let (a, b) = (create(store, "own", 1).await, create(store, "own", 2).await);
+    let now = Timestamp::now();
+    assert_eq!(store.read("other", &a, now).await.unwrap(), None);
+    assert!(!store.delete("other", &a).await.unwrap());
+    assert_eq!(store.unread_count("own").await.unwrap(), 2);
+    let (read, was_unread) = store.read("own", &a, now).await.unwrap().unwrap();
+    assert!(read.read && was_unread && read.read_at.is_some());
+    let (again, was_unread) = store.read("own", &a, now).await.unwrap().unwrap();
+    assert_eq!((again, was_unread), (read, false), "read once");
+    assert_eq!(ids(store, "own", true).await, std::slice::from_ref(&b));
+    assert_eq!(store.unread_count("own").await.unwrap(), 1);
+    assert_eq!(store.read_all("own", now).await.unwrap(), 1);
+    assert_eq!(store.read_all("own", now).await.unwrap(), 0);
+    assert!(store.delete("own", &b).await.unwrap());
+    assert!(!store.delete("own", &b).await.unwrap());
+    assert_eq!(ids(store, "own", false).await, [a]);
+}
+
+async fn a_source_makes_one_notification(store: &Store) {
+    let now = Timestamp::now();
+    let first = store
+        .create(&new("source", 1), Some("s:1"), now)
+        .await
+        .unwrap();
+    let again = store
+        .create(&new("source", 2), Some("s:1"), now)
+        .await
+        .unwrap();
+    assert!(again.is_repeated);
+    assert_eq!(again.notification, first.notification);
+    assert_eq!(ids(store, "source", false).await.len(), 1);
+}
+
+async fn what_is_unpublished_is_found(store: &Store) {
+    let (a, b) = (
+        create(store, "later", 1).await,
+        create(store, "later", 2).await,
+    );
+    store.note_published(&a).await.unwrap();
+    let soon = Timestamp::now() + SignedDuration::from_secs(1);
+    let found = store.unpublished(soon).await.unwrap();
+    let found: Vec<_> = found
+        .into_iter()
+        .filter(|n| n.recipient_id == "later")
+        .map(|n| n.id)
+        .collect();
+    assert_eq!(found, std::slice::from_ref(&b));
+    store.note_published(&b).await.unwrap();
+    let after = store.published_after("later", &a).await.unwrap();
+    assert_eq!(
+        after.into_iter().map(|n| n.id).collect::<Vec<_>>(),
+        std::slice::from_ref(&b)
+    );
+    assert_eq!(store.published_after("later", &b).await.unwrap(), []);
+    assert_eq!(store.published_after("nobody", &a).await.unwrap(), []);
+}
+
+async fn what_is_old_is_deleted(store: &Store) {
+    let now = Timestamp::now();
+    let old = now - SignedDuration::from_hours(48);
+    store.create(&new("old", 1), None, old).await.unwrap();
+    let young = create(store, "old", 2).await;
+    assert!(
+        store
+            .expire(now - SignedDuration::from_hours(24))
+            .await
+            .unwrap()
+            >= 1
+    );
+    assert_eq!(ids(store, "old", false).await, [young]);
+}
+
+async fn writers_at_once_lose_nothing(store: &Store) {
+    let writing = (0..8).map(|writer| async move {
+        for n in 0..25 {
+            create(store, &format!("writers-{}", writer % 2), n).await;
+        }
+    });
+    futures_util_join(writing.collect()).await;
+    assert_eq!(store.unread_count("writers-0").await.unwrap(), 100);
+    assert_eq!(store.unread_count("writers-1").await.unwrap(), 100);
+}
+
+/// Polls all of them until each is done.
+async fn futures_util_join(futures: Vec<impl Future<Output = ()>>) {
+    let mut futures: Vec<_> = futures.into_iter().map(|f| Some(Box::pin(f))).collect();
+    std::future::poll_fn(|cx| {
+        for slot in &mut futures {
+            if slot
+                .as_mut()
+                .is_some_and(|f| f.as_mut().poll(cx).is_ready())
+            {
+                *slot = None;
+            }
+        }
+        if futures.iter().all(Option::is_none) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+}
+
+fn sqlite(folder: &TempDir) -> Store {
+    Store::new(&format!("sqlite:{}", folder.path().join("n.db").display()))
+}
+
+#[tokio::test]
+async fn sqlite_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    suite(&sqlite(&folder)).await;
+    // A second process opens what the first one made.
+    assert_eq!(sqlite(&folder).unread_count("list").await.unwrap(), 25);
+}
+
+#[tokio::test]
+async fn postgres_keeps_the_contract() {
+    let server = Postgres::start();
+    suite(&Store::new(&server.url())).await;
+    assert_eq!(
+        Store::new(&server.url())
+            .unread_count("list")
+            .await
+            .unwrap(),
+        25
+    );
+}
+
+/// What a database says of each statement; `$1` and so on stand for nothing in particular there.
+async fn plans(store: &Store, explain: &str, column: &str) -> Vec<(&'static str, String)> {
+    let pool = store.pool().await.unwrap();
+    let mut plans = Vec::new();
+    for statement in queries::ALL {
+        let mut text = format!("{explain} {statement}");
+        for (n, value) in [(3, "'1'"), (2, "'1'"), (1, "'1'")] {
+            let is_number = statement.contains(&format!("LIMIT ${n}"))
+                || statement.contains(&format!("created_ms < ${n}"))
+                || statement.contains(&format!("read_ms = ${n}"));
+            text = text.replace(&format!("${n}"), if is_number { "1" } else { value });
+        }
+        let rows = sqlx::query(AssertSqlSafe(text))
+            .fetch_all(pool)
+            .await
+            .unwrap();
+        let lines: Vec<String> = rows
+            .iter()
+            .map(|row| row.try_get(column).unwrap())
+            .collect();
+        plans.push((*statement, lines.join("\n")));
+    }
+    plans
+}
+
+#[tokio::test]
+async fn no_statement_goes_through_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(&folder);
+    for (statement, plan) in plans(&store, "EXPLAIN QUERY PLAN", "detail").await {
+        assert!(!plan.contains("SCAN notifications"), "{statement}\n{plan}");
+    }
+    let server = Postgres::start();
+    let store = Store::new(&server.url());
+    let fill = "INSERT INTO notifications (id, recipient, kind, title, created_ms, source)
+        SELECT 'i' || n, 'u' || (n % 1000), 'k', 't', n, 's' || n FROM generate_series(1, 50000) n";
+    let pool = store.pool().await.unwrap();
+    sqlx::query(fill).execute(pool).await.unwrap();
+    sqlx::query("UPDATE notifications SET published = 1")
+        .execute(pool)
+        .await
+        .unwrap();
+    sqlx::query("ANALYZE notifications")
+        .execute(pool)
+        .await
+        .unwrap();
+    for (statement, plan) in plans(&store, "EXPLAIN", "QUERY PLAN").await {
+        assert!(!plan.contains("Seq Scan"), "{statement}\n{plan}");
+    }
+}
