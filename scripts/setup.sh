@@ -32,6 +32,7 @@ apt_packages() {
     has redis-server || missing+=(redis-server)
     [ -d /usr/lib/postgresql ] || missing+=(postgresql)
     has nginx || [ -x /usr/sbin/nginx ] || missing+=(nginx)
+    has ip || missing+=(iproute2)
     has node || missing+=(nodejs)
     has npm || missing+=(npm)
     has pebble || missing+=(pebble)

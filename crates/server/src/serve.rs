@@ -149,6 +149,16 @@ fn cluster(hub: &Hub, config: &Config) -> std::io::Result<Cluster> {
             leaks_every: every(settings.leak_interval),
         },
         answer_timeout: settings.answer_timeout,
+        presence_events: settings
+            .presence_events
+            .iter()
+            .map(|text| {
+                let refuse =
+                    |error| format!("cluster.presence_events: `{text}` is no pattern: {error}");
+                Pattern::new(text).map_err(refuse)
+            })
+            .collect::<Result<_, String>>()
+            .map_err(std::io::Error::other)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..ClusterOptions::new(config.node.id.clone().unwrap_or_else(random))
     };

@@ -44,11 +44,20 @@ pub(crate) struct Shared {
     pub(crate) pages: Arc<Pages>,
     inbox: Arc<Inbox>,
     draining: AtomicBool,
-    /// Is told of every connection that has ended.
-    ended: OnceLock<Ended>,
+    watcher: OnceLock<Box<dyn Watcher>>,
 }
 
-type Ended = Box<dyn Fn(ConnectionId) + Send + Sync>;
+/// Is told of connections as they come and go, and does nothing slow about it.
+pub(crate) trait Watcher: Send + Sync {
+    /// Whether it wants to know the topics of connections, which takes looking them up.
+    fn wants_topics(&self) -> bool;
+
+    /// A connection was opened that names these topics.
+    fn opened(&self, connection: &Connection, topics: Vec<String>);
+
+    /// A connection has ended.
+    fn ended(&self, connection: &Connection, topics: Vec<String>);
+}
 
 /// Settings that count for every connection; times in milliseconds.
 #[derive(Clone, Debug)]
@@ -103,24 +112,36 @@ impl Shared {
     /// Gives back what a connection held that is out of the tables.
     fn forget(&self, connection: &Connection, reason: CloseReason) {
         self.counters.add_close(reason);
+        let topics = self.watched_topics(connection);
         let mut log = self.log.write();
         log.release_filter(connection.filter);
         if let Some(own) = connection.own_topic() {
             log.release_topic(own);
         }
         drop(log);
-        if let Some(ended) = self.ended.get() {
-            ended(connection.id);
+        if let Some(watcher) = self.watcher.get() {
+            watcher.ended(connection, topics);
         }
         tracing::debug!(connection = %connection.id, reason = reason.as_str(), "connection closed");
     }
 
-    /// From now on this is told of every connection that has ended. There can be one such.
-    pub(crate) fn when_ended(&self, ended: Ended) {
-        assert!(
-            self.ended.set(ended).is_ok(),
-            "a hub is a node of one cluster"
-        );
+    /// From now on this is told of connections. There can be one such.
+    pub(crate) fn watch(&self, watcher: Box<dyn Watcher>) {
+        let set = self.watcher.set(watcher);
+        assert!(set.is_ok(), "a hub is a node of one cluster");
+    }
+
+    /// The topics that a connection names, if anybody wants to know.
+    fn watched_topics(&self, connection: &Connection) -> Vec<String> {
+        if !self
+            .watcher
+            .get()
+            .is_some_and(|watcher| watcher.wants_topics())
+        {
+            return Vec::new();
+        }
+        let names = self.read_log(|log| log.filter_names(connection.filter));
+        names.map(|(topics, _)| topics).unwrap_or_default()
     }
 
     /// Closes a connection whose client takes no bytes. It is not polled, so it can't end by itself.
@@ -296,7 +317,7 @@ impl HubBuilder {
             pages: Arc::default(),
             inbox: Arc::new(Inbox::default()),
             draining: AtomicBool::new(false),
-            ended: OnceLock::new(),
+            watcher: OnceLock::new(),
         });
         shared.broker.start(Tail::new(&shared)).await?;
         fanout::spawn(shared.inbox.clone(), Arc::downgrade(&shared))
@@ -605,6 +626,9 @@ impl Hub {
             shared.counters.add_gap();
         }
         tracing::debug!(connection = %connection.id, %starts_after, ?gap, "connection opened");
+        if let Some(watcher) = shared.watcher.get() {
+            watcher.opened(&connection, shared.watched_topics(&connection));
+        }
         shared.inbox.note_newcomer(connection.clone());
         let beginning = Beginning {
             subscription,

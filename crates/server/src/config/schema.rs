@@ -322,6 +322,8 @@ pub(crate) struct ClusterSettings {
     /// How long all its attempts may take together.
     #[serde(with = "values::duration")]
     pub(crate) retry_within: Duration,
+    /// Patterns of topics of which it is published who comes and goes.
+    pub(crate) presence_events: Vec<String>,
 }
 
 /// What is done about an entry of the registry that nobody is connected for.
@@ -345,6 +347,7 @@ impl Default for ClusterSettings {
             answer_timeout: Duration::from_secs(2),
             retries: 3,
             retry_within: Duration::from_secs(2),
+            presence_events: Vec::new(),
         }
     }
 }
@@ -809,6 +812,7 @@ pub(crate) const KEYS: &[&str] = &[
     "cluster.answer_timeout",
     "cluster.retries",
     "cluster.retry_within",
+    "cluster.presence_events",
     "notifications.database",
     "notifications.retention",
     "notifications.redis_url",

@@ -247,6 +247,37 @@ fn presence_tells_who_reads_a_topic() {
 }
 
 #[test]
+fn who_comes_and_goes_is_published_where_that_is_wanted() {
+    let hub = Hub::spawn(
+        &[],
+        &[
+            ("TIDEWIRE_NODE__ID", "alone"),
+            ("TIDEWIRE_CLUSTER__PRESENCE_EVENTS", "room:*"),
+        ],
+    );
+    let mut watching = hub.stream("/events?topic=presence:room:1");
+    let visitor = hub.stream("/events?topic=room:1&topic=other");
+    let connection = visitor.connection();
+    let expected =
+        json!({"topic": "room:1", "connection": connection, "user": null, "node": "alone"});
+    let joined = watching.event();
+    assert_eq!(
+        (joined.event.as_str(), joined.data),
+        ("join", expected.to_string())
+    );
+    drop(visitor);
+    let left = watching.event();
+    assert_eq!(
+        (left.event.as_str(), left.data),
+        ("leave", expected.to_string())
+    );
+    // A pattern does not reach what is reserved.
+    let mut everything = hub.stream("/events?topic=**&since=earliest");
+    hub.publish("public", &json!(1));
+    assert_eq!(everything.event().data, "1");
+}
+
+#[test]
 fn the_door_can_be_shut() {
     let hub = Hub::spawn(&[], &[("TIDEWIRE_SERVICES__CLIENTS", "false")]);
     assert_eq!(

@@ -5,8 +5,9 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{Hub, RedisServer};
-use crate::{TTL, count, node, node_with, send, until, until_joined};
+use crate::support::netns::Namespace;
+use crate::support::{Hub, RedisServer, free_port};
+use crate::{TTL, count, node, node_at, node_with, send, until, until_joined};
 
 fn signal(hub: &Hub, signal: Signal) {
     let pid = Pid::from_raw(hub.pid().cast_signed()).unwrap();
@@ -18,10 +19,10 @@ fn a_killed_node_is_gone_with_its_clients_within_their_time_to_live() {
     let redis = RedisServer::start();
     let a = node(&redis, "a");
     let mut b = node(&redis, "b");
-    let streams: Vec<_> = (0..200)
+    let streams: Vec<_> = (0..1_000)
         .map(|n| b.stream(&format!("/sse/connect/c{n}")))
         .collect();
-    until("all are counted", || count(&a, "cluster") == 200);
+    until("all are counted", || count(&a, "cluster") == 1_000);
     b.stop();
     let killed = Instant::now();
     until("none is counted", || count(&a, "cluster") == 0);
@@ -62,6 +63,58 @@ fn a_node_that_slept_over_its_time_gives_up_what_is_elsewhere_by_now() {
     assert_eq!(send(&b, "c", "y").json()["node"], json!("a"));
     assert_eq!(new.event().data, "y");
     assert_eq!(count(&b, "cluster"), 2);
+}
+
+#[test]
+fn a_node_that_is_cut_off_keeps_its_streams_and_gives_up_what_is_elsewhere_when_it_is_back() {
+    let namespace = Namespace::with_lines(2);
+    let port = free_port();
+    let redis = RedisServer::start_at(
+        namespace.host(0),
+        port,
+        &["--save", "", "--bind", "0.0.0.0"],
+        &namespace.within(),
+    );
+    let [a, b] = [0, 1].map(|line| {
+        let url = format!("redis://{}:{port}", namespace.host(line));
+        node_at(&url, ["a", "b"][line], &[])
+    });
+    let mut moved = a.stream("/sse/connect/moved");
+    let mut kept = a.stream("/sse/connect/kept");
+    let mut topic = a.stream("/events?topic=t");
+    let before = b.publish("t", &json!("before"));
+    assert_eq!(topic.event().id, before);
+    namespace.cut(0);
+    until("the others take it for dead", || {
+        b.get("/sse/status/moved").json()["connected"] == json!(false)
+    });
+    // Its own clients are served all the same.
+    assert_eq!(send(&a, "kept", "local").status, 200);
+    assert_eq!(kept.event().data, "local");
+    until("it says that it is cut off", || {
+        a.get("/readyz").status == 503
+    });
+    let mut elsewhere = b.stream("/sse/connect/moved");
+    let meanwhile = b.publish("t", &json!("meanwhile"));
+    namespace.heal(0);
+    assert_eq!(moved.rest().pop().unwrap().event, "replaced");
+    assert_eq!(
+        topic.event().id,
+        meanwhile,
+        "nothing is missed, and nothing comes twice"
+    );
+    until("it is back", || {
+        b.get("/sse/status/kept").json()["node"] == json!("a")
+    });
+    until("it is reached from the other", || {
+        send(&b, "kept", "from b").status == 200
+    });
+    assert_eq!(kept.event().data, "from b");
+    assert_eq!(send(&b, "moved", "x").json()["node"], json!("b"));
+    assert_eq!(elsewhere.event().data, "x");
+    until("it is ready", || a.get("/readyz").status == 200);
+    assert_eq!(count(&a, "cluster"), 2);
+    drop(redis);
 }
 
 #[test]

@@ -29,10 +29,13 @@ fn node(redis: &RedisServer, name: &str) -> Hub {
 }
 
 fn node_with(redis: &RedisServer, name: &str, more: &[(&str, &str)]) -> Hub {
-    let url = redis.url();
+    node_at(&redis.url(), name, more)
+}
+
+fn node_at(url: &str, name: &str, more: &[(&str, &str)]) -> Hub {
     let mut env = vec![
         ("TIDEWIRE_BROKER__KIND", "redis"),
-        ("TIDEWIRE_BROKER__URL", url.as_str()),
+        ("TIDEWIRE_BROKER__URL", url),
         ("TIDEWIRE_NODE__ID", name),
         ("TIDEWIRE_CLUSTER__TTL", "2s"),
         ("TIDEWIRE_CLUSTER__CHECK_INTERVAL", "300ms"),

@@ -6,6 +6,7 @@
 //! | `older` | what a node's memory has no more is read from the stream |
 //! | `outside` | other programs add entries and publish messages |
 //! | `faults` | Redis is away, silent, read-only, full, or has forgotten |
+//! | `kinds` | TLS, users, Sentinel, Cluster |
 //! | `crash` | nodes and Redis are killed at any moment under load: nothing answered is lost, doubled or out of order |
 //!
 //! `make crash-redis` runs the last for longer.
@@ -14,6 +15,7 @@
 
 mod crash;
 mod faults;
+mod kinds;
 mod nodes;
 mod older;
 mod outside;
@@ -29,10 +31,13 @@ fn node(redis: &RedisServer) -> Hub {
 }
 
 fn node_with(redis: &RedisServer, more: &[(&str, &str)]) -> Hub {
-    let url = redis.url();
+    node_at(&redis.url(), more)
+}
+
+fn node_at(url: &str, more: &[(&str, &str)]) -> Hub {
     let mut env = vec![
         ("TIDEWIRE_BROKER__KIND", "redis"),
-        ("TIDEWIRE_BROKER__URL", url.as_str()),
+        ("TIDEWIRE_BROKER__URL", url),
     ];
     env.extend(more);
     Hub::spawn(&[], &env)

@@ -10,6 +10,7 @@
 //! | `curl` | the loop that a user of `curl -N` writes, and the decoding that curl leaves to its user |
 //! | `redis` | [`RedisServer`]: a real one, that can be killed, paused and made to forget |
 //! | `acked` | [`Load`](acked::Load): publishers and subscribers that go on over every crash, and check what they were told |
+//! | `netns` | [`Namespace`](netns::Namespace): a host of its own, with lines to it that can be cut |
 //! | `stream` | [`Stream`]: a subscription read over plain TCP, head and bytes and events |
 //! | `crowd` | [`Crowd`]: thousands of subscribers in one process, every event checked |
 //! | `wire` | what one of them makes of its bytes |
@@ -27,6 +28,7 @@ mod crowd;
 mod curl;
 pub(crate) mod http;
 mod hub;
+pub(crate) mod netns;
 pub(crate) mod process;
 mod proxy;
 mod publisher;

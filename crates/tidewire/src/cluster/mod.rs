@@ -10,6 +10,7 @@
 //! | `redis_registry.rs`, `registry.lua` | the one that nodes share |
 //! | `local.rs` | which clients this node holds |
 //! | `control.rs` | what nodes say to each other |
+//! | `presence.rs` | who comes to a topic, and who leaves |
 //! | `upkeep.rs` | heartbeats, clearing away what dead nodes left, comparing what is with what the registry says |
 //!
 //! What is sent here is transient: it reaches who is connected, has no id, and is stored nowhere.
@@ -17,13 +18,14 @@
 #[cfg(feature = "redis")]
 mod control;
 mod local;
+mod presence;
 #[cfg(feature = "redis")]
 mod redis_registry;
 mod registry;
 mod upkeep;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
@@ -31,8 +33,10 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tidewire_core::event::Event;
+use tidewire_core::pattern::Pattern;
 use tidewire_core::subscription::CloseReason;
 use tidewire_core::topic::Topic;
+use tokio::sync::mpsc;
 
 #[cfg(feature = "redis")]
 use self::control::{Control, Done, Order, Servant};
@@ -189,6 +193,8 @@ pub struct ClusterOptions {
     pub upkeep: UpkeepOptions,
     /// How long other nodes may take to answer. Default: 2 seconds.
     pub answer_timeout: Duration,
+    /// Topics, by pattern, of which it is published on `presence:{topic}` who comes and goes. Default: none.
+    pub presence_events: Vec<Pattern>,
 }
 
 impl ClusterOptions {
@@ -199,6 +205,7 @@ impl ClusterOptions {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             upkeep: UpkeepOptions::default(),
             answer_timeout: Duration::from_secs(2),
+            presence_events: Vec::new(),
         }
     }
 }
@@ -241,12 +248,13 @@ impl Cluster {
             draining: AtomicBool::new(false),
             state: Mutex::default(),
         });
-        let ended: Weak<Inner> = Arc::downgrade(&inner);
-        hub.shared.when_ended(Box::new(move |connection| {
-            if let Some(inner) = ended.upgrade() {
-                inner.local.end(connection);
-            }
+        let (news, told) = mpsc::channel(presence::NEWS_MAX);
+        hub.shared.watch(Box::new(presence::Reporter {
+            inner: Arc::downgrade(&inner),
+            patterns: options.presence_events.clone(),
+            news,
         }));
+        tokio::spawn(presence::publish(hub.clone(), options.node.clone(), told));
         tokio::spawn(upkeep::run(Arc::downgrade(&inner), options.upkeep.clone()));
         Self { inner }
     }

@@ -16,9 +16,12 @@ const POLL: Duration = Duration::from_millis(5);
 /// The server.
 pub struct RedisServer {
     child: Option<Child>,
+    host: String,
     port: u16,
     folder: TempDir,
     options: Vec<String>,
+    /// What starts the program, where it runs elsewhere.
+    within: Vec<String>,
 }
 
 impl RedisServer {
@@ -44,11 +47,19 @@ impl RedisServer {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         drop(listener);
+        Self::start_at("127.0.0.1", port, options, &[])
+    }
+
+    /// A server with another address, started by other programs: in a network namespace, say.
+    pub fn start_at(host: &str, port: u16, options: &[&str], within: &[&str]) -> Self {
+        let texts = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
         let mut server = Self {
             child: None,
+            host: host.to_owned(),
             port,
             folder: tempfile::tempdir().expect("a folder"),
-            options: options.iter().map(|&option| option.to_owned()).collect(),
+            options: texts(options),
+            within: texts(within),
         };
         server.run();
         server
@@ -57,16 +68,19 @@ impl RedisServer {
     /// Starts the server, on the data that it has.
     pub fn run(&mut self) {
         let port = self.port.to_string();
-        let child = Command::new("redis-server")
+        let mut words = self.within.clone();
+        words.push("redis-server".to_owned());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .args([
                 "--port",
                 &port,
                 "--bind",
-                "127.0.0.1",
+                &self.host,
                 "--loglevel",
                 "warning",
             ])
-            .arg("--dir")
+            .args(["--protected-mode", "no", "--dir"])
             .arg(self.folder.path())
             .args(&self.options)
             .stdout(Stdio::null())
@@ -133,7 +147,7 @@ impl RedisServer {
 
     /// The URL.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}:{}", self.host, self.port)
     }
 
     /// Sends a command, and answers what comes back, in the protocol's form (RESP2).
@@ -145,7 +159,7 @@ impl RedisServer {
     }
 
     fn try_command(&self, words: &[&str]) -> Option<String> {
-        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        let mut socket = TcpStream::connect((self.host.as_str(), self.port)).ok()?;
         socket
             .set_read_timeout(Some(Duration::from_secs(10)))
             .ok()?;
