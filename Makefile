@@ -1,6 +1,6 @@
 # Every task of the project. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run run-server run-client test scale crash crash-redis crash-notifications fuzz lint advisories bench bench-peers bench-smoke bench-build
+.PHONY: help setup run run-server run-client test scale crash crash-redis crash-notifications fuzz tls-cost lint advisories bench bench-peers bench-smoke bench-build
 
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ crash: ## Kill a hub with the disk broker 200 times under load; nothing answered
 
 crash-redis: ## Kill nodes and their Redis 200 times under load, and make it fall silent
 	TIDEWIRE_TEST_KILLS=200 cargo test -p tidewire-server --test redis crash -- --nocapture --test-threads 1
+
+tls-cost: ## Measure what a delivery costs over TLS, HTTP/2 and plain HTTP, in a release build
+	cargo build --release -p tidewire-server
+	TIDEWIRE_TEST_BINARY=$(CURDIR)/target/release/tidewire TIDEWIRE_TEST_SCALE=20 cargo test -p tidewire-server --test tls cost -- --nocapture
 
 crash-notifications: ## Kill nodes 100 times while domain events become notifications
 	TIDEWIRE_TEST_KILLS=100 cargo test -p tidewire-server --test notifications killed -- --nocapture

@@ -4,7 +4,8 @@
 #
 #   from                    what                                   where
 #   apt                     chromium, curl, nginx, node + npm,     the machine
-#                           python3, redis-server, postgresql
+#                           pebble, python3, redis-server,
+#                           postgresql
 #   npm (lock files)        JavaScript clients, playwright-core    crates/server/tests/clients/node_modules
 #                           what the Node example needs            examples/node-client/node_modules
 #                           React and Vite                         examples/react/node_modules, and its dist/
@@ -34,6 +35,7 @@ apt_packages() {
     has ip || missing+=(iproute2)
     has node || missing+=(nodejs)
     has npm || missing+=(npm)
+    has pebble || missing+=(pebble)
     has python3 || missing+=(python3)
     # Debian's python3 comes without what makes a virtual environment. One that exists needs nothing of it.
     [ -x .venv/bin/python ] || python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)

@@ -1,5 +1,7 @@
 //! The `tidewire` program: from the command line to what it asks for. A library only for its binary and the fuzz targets.
 
+#[cfg(feature = "acme")]
+mod acme;
 mod auth;
 mod cli;
 mod client;

@@ -21,7 +21,7 @@ use crate::config::{self, Config, LogFormat};
 use crate::exit::Exit;
 use crate::routes::{self, Access, start_clock};
 use crate::services::notifications::Notifications;
-use crate::tls::{self, Certificate};
+use crate::tls::Source;
 
 /// Descriptors that the hub needs beside those of its connections.
 const SPARE_DESCRIPTORS: u64 = 64;
@@ -32,7 +32,7 @@ pub(crate) fn run(config: &Config) -> Exit {
     start_clock();
     let parts = || {
         let access = Access::new(config)?;
-        Ok::<_, String>((access, builder(config)?, Certificate::load(&config.tls)?))
+        Ok::<_, String>((access, builder(config)?, Source::load(&config.tls)?))
     };
     let (access, builder, certificate) = match parts() {
         Ok(parts) => parts,
@@ -72,7 +72,7 @@ async fn serve(
     config: &Config,
     hub: &Hub,
     access: Access,
-    certificate: Option<Certificate>,
+    certificate: Option<Source>,
 ) -> std::io::Result<()> {
     let listener = bind(config.listen)?;
     access.start();
@@ -118,7 +118,7 @@ async fn serve(
         scheme = "https";
         serve = serve.with_tls(certificate.tls());
         if let Some(redirect) = config.tls.redirect {
-            let router = tls::redirect(certificate.tls(), address.port());
+            let router = certificate.redirect(address.port());
             let redirect = tidewire::serve(bind(redirect)?, router).with_options(options);
             tokio::spawn(redirect.into_future());
         }

@@ -16,6 +16,8 @@ use tidewire::problem::{Code, Problem};
 use tidewire::{Tls, TlsError};
 use tokio::signal::unix::Signal;
 
+#[cfg(feature = "acme")]
+use crate::acme::Issued;
 use crate::config;
 
 /// How often the files are looked at. What changed is taken when it has stayed the same for two looks, so that nobody has
@@ -32,6 +34,64 @@ static RELOAD_FAILED: AtomicBool = AtomicBool::new(false);
 /// Whether the files hold what can't be served, while an older certificate is.
 pub(crate) fn reload_failed() -> bool {
     RELOAD_FAILED.load(Ordering::Relaxed)
+}
+
+/// Says whether it failed to get another certificate.
+pub(crate) fn note_failure(failed: bool) {
+    RELOAD_FAILED.store(failed, Ordering::Relaxed);
+}
+
+/// Where the certificate of a hub comes from.
+pub(crate) enum Source {
+    Files(Certificate),
+    #[cfg(feature = "acme")]
+    Authority(Box<Issued>),
+}
+
+impl Source {
+    /// As the settings say; `None` for plain HTTP.
+    ///
+    /// # Errors
+    /// If files can't be served, or the folder of what was issued can't be used.
+    pub(crate) fn load(settings: &config::Tls) -> Result<Option<Self>, String> {
+        if settings.acme.domains.is_empty() {
+            return Ok(Certificate::load(settings)?.map(Self::Files));
+        }
+        #[cfg(feature = "acme")]
+        return Ok(Some(Self::Authority(Box::new(Issued::load(
+            &settings.acme,
+        )?))));
+        #[cfg(not(feature = "acme"))]
+        Err("tls.acme.domains: this program was built without the feature `acme`".to_owned())
+    }
+
+    /// What a server is given.
+    pub(crate) fn tls(&self) -> &Tls {
+        match self {
+            Self::Files(certificate) => &certificate.tls,
+            #[cfg(feature = "acme")]
+            Self::Authority(issued) => issued.tls(),
+        }
+    }
+
+    /// What plain HTTP is answered, where TLS is on this port.
+    pub(crate) fn redirect(&self, port: u16) -> Router {
+        let router = redirect(self.tls(), port);
+        match self {
+            Self::Files(_) => router,
+            #[cfg(feature = "acme")]
+            Self::Authority(issued) => router.merge(issued.challenges().router()),
+        }
+    }
+
+    /// Takes or gets the next certificate when it is time, and at the signal.
+    pub(crate) async fn keep_fresh(self, reload: Signal) {
+        match self {
+            Self::Files(certificate) => certificate.keep_fresh(reload).await,
+            #[cfg(feature = "acme")]
+            Self::Authority(issued) => issued.keep_fresh(reload).await,
+        }
+    }
 }
 
 /// What the files hold, or why that is not known.
@@ -86,7 +146,7 @@ impl Certificate {
     ///
     /// # Errors
     /// If they can't be served; says which file and why.
-    pub(crate) fn load(settings: &config::Tls) -> Result<Option<Self>, String> {
+    fn load(settings: &config::Tls) -> Result<Option<Self>, String> {
         let (Some(certificate), Some(key)) = (&settings.cert, &settings.key) else {
             return Ok(None);
         };
@@ -104,13 +164,8 @@ impl Certificate {
         }))
     }
 
-    /// What a server is given.
-    pub(crate) fn tls(&self) -> &Tls {
-        &self.tls
-    }
-
     /// Takes the files anew whenever they change, and at the signal.
-    pub(crate) async fn keep_fresh(mut self, mut reload: Signal) {
+    async fn keep_fresh(mut self, mut reload: Signal) {
         let mut before = self.tried.clone();
         loop {
             let asked = tokio::select! {
@@ -137,7 +192,7 @@ impl Certificate {
             Err(error) => Err(error.clone()),
         };
         self.tried = content;
-        RELOAD_FAILED.store(result.is_err(), Ordering::Relaxed);
+        note_failure(result.is_err());
         match result {
             Ok(()) => {
                 self.files.warn_of_permissions();
@@ -152,7 +207,7 @@ impl Certificate {
 }
 
 /// Leads every request to the same address over TLS on this port.
-pub(crate) fn redirect(tls: &Tls, port: u16) -> Router {
+fn redirect(tls: &Tls, port: u16) -> Router {
     Router::new()
         .fallback(to_https)
         .with_state((tls.clone(), port))

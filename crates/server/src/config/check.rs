@@ -20,6 +20,8 @@ const TIME_MIN: Duration = Duration::from_millis(100);
 /// Who can wait for longer wants to ask now and then, and no stream.
 const WINDOW_MAX: Duration = Duration::from_secs(10);
 
+/// Most names of one certificate: what Let's Encrypt takes.
+const ACME_DOMAINS_MAX: usize = 100;
 /// Clocks that are further apart are wrong, and for so long a token outlives itself.
 const LEEWAY_MAX: Duration = Duration::from_mins(10);
 
@@ -326,6 +328,9 @@ impl Check<'_> {
 
     /// A certificate is nothing without its key, and a redirect leads nowhere without both.
     fn tls(&self, tls: &Tls) -> Result<(), ConfigError> {
+        if !tls.acme.domains.is_empty() {
+            return self.acme(tls);
+        }
         let (missing, because) = match (&tls.cert, &tls.key, tls.redirect) {
             (None, Some(_), _) => ("tls.cert", "tls.key"),
             (Some(_), None, _) => ("tls.key", "tls.cert"),
@@ -340,6 +345,64 @@ impl Check<'_> {
             allowed: Some("a file in PEM; tls.cert and tls.key go together".to_owned()),
             hint: None,
         })))
+    }
+
+    /// The authority asks on plain HTTP whether the domains are ours, and what it gives has to be kept.
+    fn acme(&self, tls: &Tls) -> Result<(), ConfigError> {
+        let acme = &tls.acme;
+        if tls.cert.is_some() || tls.key.is_some() {
+            let allowed = "either files (tls.cert, tls.key) or an authority (tls.acme)";
+            return self.refuse("tls.acme.domains", "set beside tls.cert", allowed);
+        }
+        let (missing, what) = match (tls.redirect, &acme.cache) {
+            (None, _) => (
+                "tls.redirect",
+                "the address that the authority finds as port 80 of the domains",
+            ),
+            (_, None) => (
+                "tls.acme.cache",
+                "a folder for the account and the certificate",
+            ),
+            _ => ("", ""),
+        };
+        if !missing.is_empty() {
+            return self.refuse(missing, "nothing, beside tls.acme.domains", what);
+        }
+        if acme.domains.len() > ACME_DOMAINS_MAX {
+            let allowed = format!("{ACME_DOMAINS_MAX} at most");
+            return self.refuse("tls.acme.domains", acme.domains.len(), allowed);
+        }
+        let is_name = |name: &str| {
+            name.contains(|c: char| c.is_ascii_alphabetic())
+                && name.split('.').all(|label| {
+                    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+                    !label.is_empty() && label.len() <= 63 && label.bytes().all(is_inner)
+                })
+        };
+        if let Some(domain) = acme.domains.iter().find(|domain| !is_name(domain)) {
+            let allowed = "names such as hub.example.org: no wildcard, no address, no port";
+            return self.refuse("tls.acme.domains", format!("{domain:?}"), allowed);
+        }
+        if let Some(contact) = acme
+            .contact
+            .iter()
+            .find(|contact| !contact.starts_with("mailto:"))
+        {
+            return self.refuse(
+                "tls.acme.contact",
+                format!("{contact:?}"),
+                "addresses such as mailto:ops@example.org",
+            );
+        }
+        if !acme.directory.starts_with("https://") {
+            let allowed = "the https:// address of an ACME directory";
+            return self.refuse(
+                "tls.acme.directory",
+                format!("{:?}", acme.directory),
+                allowed,
+            );
+        }
+        Ok(())
     }
 
     /// Without any credentials set up, everyone may do everything, and that must stay on this machine.

@@ -52,6 +52,37 @@ pub(crate) struct Tls {
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) redirect: Option<SocketAddr>,
+    pub(crate) acme: Acme,
+}
+
+/// A certificate from a certificate authority (RFC 8555), in place of files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Acme {
+    /// What the certificate is for. Empty: there is none from here.
+    pub(crate) domains: Vec<String>,
+    /// Addresses that the authority may write to.
+    pub(crate) contact: Vec<String>,
+    /// The authority.
+    pub(crate) directory: String,
+    /// A folder for the account and the certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cache: Option<String>,
+    /// A file with the certificates in PEM that the authority's own server is trusted by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<String>,
+}
+
+impl Default for Acme {
+    fn default() -> Self {
+        Self {
+            domains: Vec::new(),
+            contact: Vec::new(),
+            directory: "https://acme-v02.api.letsencrypt.org/directory".to_owned(),
+            cache: None,
+            ca: None,
+        }
+    }
 }
 
 /// What clients may use up.
@@ -733,6 +764,11 @@ pub(crate) const KEYS: &[&str] = &[
     "tls.cert",
     "tls.key",
     "tls.redirect",
+    "tls.acme.domains",
+    "tls.acme.contact",
+    "tls.acme.directory",
+    "tls.acme.cache",
+    "tls.acme.ca",
     "limits.max_connections",
     "limits.at_capacity",
     "limits.slow_client",

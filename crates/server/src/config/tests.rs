@@ -170,6 +170,8 @@ fn the_list_of_keys_is_that_of_the_schema() {
     config.tls.cert = Some("p".to_owned());
     config.tls.key = Some("p".to_owned());
     config.tls.redirect = Some(config.listen);
+    config.tls.acme.cache = Some("p".to_owned());
+    config.tls.acme.ca = Some("p".to_owned());
     config.auth.webhook.url = Some(serde_json::from_str("\"http://w\"").unwrap());
     let toml::Value::Table(table) = toml::Value::try_from(&config).unwrap() else {
         panic!("a table")

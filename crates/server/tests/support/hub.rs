@@ -182,7 +182,8 @@ impl Hub {
     fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + WAIT_MAX;
         // Over TLS plain requests are told so.
-        let is_tls = self.env.iter().any(|(key, _)| key == "TIDEWIRE_TLS__CERT");
+        let of_tls = ["TIDEWIRE_TLS__CERT", "TIDEWIRE_TLS__ACME__DOMAINS"];
+        let is_tls = self.env.iter().any(|(key, _)| of_tls.contains(&&**key));
         let ready = if is_tls { 400 } else { 200 };
         while !http::request(self.port, "GET", "/readyz", None)
             .is_ok_and(|answer| answer.status == ready)

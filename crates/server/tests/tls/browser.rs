@@ -20,8 +20,19 @@ fn fifty_streams_of_a_page_share_one_connection() {
     let rows = files.get(&hub, "/api/v1/connections?limit=100", &["-f"]);
     let rows: Value = serde_json::from_str(&rows).unwrap();
     let rows = rows["connections"].as_array().unwrap();
+    // The hub's own page, on which this runs, may have one too.
+    let is_ours = |row: &&Value| {
+        row["topics"][0]
+            .as_str()
+            .is_some_and(|topic| topic.starts_with('t'))
+    };
+    let rows: Vec<_> = rows.iter().filter(is_ours).collect();
     let remotes: BTreeSet<_> = rows.iter().map(|row| row["remote"].to_string()).collect();
-    assert_eq!((rows.len(), remotes.len()), (STREAMS, 1), "{remotes:?}");
+    assert_eq!(
+        (rows.len(), remotes.len()),
+        (STREAMS, 1),
+        "{remotes:?} {rows:?}"
+    );
     for n in 0..STREAMS {
         let path = format!("/events?topic=t{n}&event=tick");
         files.get(

@@ -17,6 +17,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
@@ -43,7 +44,7 @@ fn head() -> Vec<u8> {
     block
 }
 
-fn subscribe(stream: u32) -> Vec<u8> {
+pub(crate) fn subscribe(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_STREAM_AND_HEADERS, stream, &head())
 }
 
@@ -53,6 +54,21 @@ fn reset(stream: u32) -> Vec<u8> {
 
 fn preface() -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
+}
+
+/// The beginning of a connection that takes as much as there can be, on each stream and in all.
+pub(crate) fn preface_with_windows() -> Vec<u8> {
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
+    const WINDOW_BYTES_AT_START: u32 = 65_535;
+    let setting = [
+        &INITIAL_WINDOW_SIZE.to_be_bytes()[..],
+        &WINDOW_BYTES_MAX.to_be_bytes(),
+    ]
+    .concat();
+    let more = WINDOW_BYTES_MAX - WINDOW_BYTES_AT_START;
+    let window = frame(WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
+    [PREFACE, &frame(SETTINGS, 0, 0, &setting), &window].concat()
 }
 
 /// A hub, and what it used before anyone attacked it.
@@ -131,7 +147,7 @@ fn streams_that_are_reset_once_they_are_answered_are_each_counted() {
 }
 
 /// The kind and the payload of the next frame.
-fn read_frame(stream: &mut Connection) -> (u8, Vec<u8>) {
+pub(crate) fn read_frame(stream: &mut Connection) -> (u8, Vec<u8>) {
     let mut head = [0; 9];
     stream.read_exact(&mut head).unwrap();
     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
@@ -177,7 +193,6 @@ fn frames_that_ask_for_an_answer_which_nobody_reads_fill_no_memory() {
 
 #[test]
 fn answers_that_nobody_asked_for_and_windows_that_open_by_a_byte_are_nothing() {
-    const WINDOW_UPDATE: u8 = 8;
     let files = Files::new();
     let (hub, before) = hub(&files);
     let mut stream = connect(&files, &hub, b"h2");

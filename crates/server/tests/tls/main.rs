@@ -6,7 +6,9 @@
 mod support;
 
 mod abuse;
+mod acme;
 mod browser;
+mod cost;
 mod files;
 mod floods;
 mod redirect;
