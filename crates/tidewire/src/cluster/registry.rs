@@ -67,7 +67,7 @@ pub type Entry = (String, ConnectionId);
 /// An answer that may take its time.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Unavailable>>;
 
-/// Where it is known which node holds which connection. See the [module](self) for what is promised.
+/// Where it is known which node holds which connection. Its module says what is promised.
 pub trait Registry: Send + Sync + 'static {
     /// Gives a client's place to a connection; answers where it was before.
     fn register<'a>(&'a self, client: &'a str, place: &'a Place) -> Answer<'a, Option<Place>>;
