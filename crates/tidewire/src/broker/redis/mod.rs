@@ -88,6 +88,8 @@ struct Shared {
     stream: String,
     epoch_key: String,
     tail: OnceLock<Tail>,
+    /// How long an event is in history, in milliseconds; known from the start on.
+    ttl_ms: AtomicU64,
     queue: Queue,
     /// How far the node's log has followed.
     place: watch::Sender<(Epoch, Offset)>,
@@ -119,6 +121,7 @@ impl RedisBroker {
                 redis,
                 options,
                 tail: OnceLock::new(),
+                ttl_ms: AtomicU64::new(0),
                 queue: Queue::default(),
                 place: watch::channel((Epoch::from_random(0), Offset::ZERO)).0,
                 trouble: Mutex::new(None),
@@ -200,7 +203,7 @@ impl Broker for RedisBroker {
         key: Option<IdempotencyKey>,
     ) -> BoxFuture<'a, Result<Stored, PublishError>> {
         let shared = self.shared.clone();
-        let ids_kept = Duration::from_millis(shared.tail().write(|log| log.ttl_ms()));
+        let ids_kept = Duration::from_millis(shared.ttl_ms.load(Ordering::Relaxed));
         let window = shared.options.idempotency_window;
         let prepared = Batch::events(batch, key.as_ref(), window, ids_kept);
         Box::pin(async move {

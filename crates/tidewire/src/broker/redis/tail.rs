@@ -139,6 +139,7 @@ impl Follower {
         let Some((ttl_ms, bytes_max)) = self.tail.try_write(limits) else {
             return Ok(());
         };
+        self.shared.ttl_ms.store(ttl_ms, Ordering::Relaxed);
         let oldest_ms = self.tail.now_ms().saturating_sub(ttl_ms);
         let beginning = read_back(&self.shared, connection, oldest_ms, bytes_max).await?;
         let Beginning {
