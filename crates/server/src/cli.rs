@@ -134,6 +134,9 @@ pub(crate) struct HubArgs {
         value_name = "TOKEN"
     )]
     pub(crate) token: Option<String>,
+    /// Certificates in PEM that an https hub is trusted by, beside the system's
+    #[arg(long, env = "TIDEWIRE_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// `tidewire watch …`

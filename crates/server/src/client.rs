@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, Url};
+use reqwest::{Certificate, Client, Response, Url};
 use serde::Deserialize;
+
+use crate::cli::HubArgs;
 
 /// A connection that is not made by then is tried anew.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,12 +41,9 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, String> {
     };
     let url = Url::parse(&full).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
     match url.scheme() {
-        "http" => Ok(url),
-        "https" => Err(format!(
-            "{text}: https is not in this build yet; use an http URL"
-        )),
+        "http" | "https" => Ok(url),
         scheme => Err(format!(
-            "{text}: {scheme} is not supported; use an http URL"
+            "{text}: {scheme} is not supported; use an http or https URL"
         )),
     }
 }
@@ -71,19 +70,32 @@ pub(crate) fn shown(url: &Url) -> Url {
     shown
 }
 
-/// A client without an overall timeout, since streams have no end.
+/// A client of the hub without an overall timeout, since streams have no end. For `None` one of any server, without a token.
 ///
 /// # Errors
 /// With a sentence for the user.
-pub(crate) fn client(token: Option<&str>, redirects: Policy) -> Result<Client, String> {
+pub(crate) fn client(hub: Option<&HubArgs>, redirects: Policy) -> Result<Client, String> {
     let mut headers = HeaderMap::new();
-    if let Some(token) = token {
+    let mut builder = Client::builder();
+    if let Some(file) = hub.and_then(|hub| hub.ca.as_ref()) {
+        let failed =
+            |error: &dyn std::error::Error| format!("{}: {}", file.display(), causes(error));
+        let pem = std::fs::read(file).map_err(|error| failed(&error))?;
+        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| failed(&error))?;
+        if certificates.is_empty() {
+            return Err(format!("{}: there is no certificate in it", file.display()));
+        }
+        for certificate in certificates {
+            builder = builder.add_root_certificate(certificate);
+        }
+    }
+    if let Some(token) = hub.and_then(|hub| hub.token.as_deref()) {
         let mut value = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| "the token has characters that no HTTP header can have".to_owned())?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
     }
-    Client::builder()
+    builder
         .user_agent(concat!("tidewire/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers)
         .redirect(redirects)
@@ -224,11 +236,7 @@ mod tests {
         );
         let secret = parse_url("http://me:hunter2@h/a@b:c").unwrap();
         assert_eq!(shown(&secret).as_str(), "http://me:***@h/a@b:c");
-        assert!(
-            parse_url("https://h")
-                .unwrap_err()
-                .contains("not in this build")
-        );
+        assert!(parse_url("https://h").is_ok());
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(crate) async fn run(args: NodesArgs) -> Exit {
 
 async fn list(args: &NodesArgs) -> Result<Listing, (Exit, String)> {
     let usage = |error| (Exit::Usage, error);
-    let client = client(args.hub.token.as_deref(), Policy::none()).map_err(usage)?;
+    let client = client(Some(&args.hub), Policy::none()).map_err(usage)?;
     let hub = parse_url(&args.hub.url).map_err(usage)?;
     let failed = |error: reqwest::Error| {
         let why = causes(&error);

@@ -242,11 +242,3 @@ fn the_hubs_token_goes_to_the_hub_only() {
     to_other.answer("204 No Content", "", "");
     assert_eq!(watch.end().0, 0);
 }
-
-#[test]
-fn https_is_refused_with_a_word() {
-    let (code, _, notices) = Tidewire::run(&["watch", "https://example.com/stream"]).end();
-    let expected =
-        "error: https://example.com/stream: https is not in this build yet; use an http URL";
-    assert_eq!((code, notices.as_str()), (2, expected));
-}

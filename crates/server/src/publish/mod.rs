@@ -105,7 +105,7 @@ struct Publisher<'a> {
 impl<'a> Publisher<'a> {
     fn new(args: &'a PublishArgs) -> Result<Self, String> {
         // A redirected POST would become a GET, and that is a stream.
-        let client = client(args.hub.token.as_deref(), Policy::none())?;
+        let client = client(Some(&args.hub), Policy::none())?;
         let address = on_hub(&parse_url(&args.hub.url)?, "events");
         Ok(Self {
             args,

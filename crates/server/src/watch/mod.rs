@@ -86,7 +86,7 @@ fn streams(args: &WatchArgs) -> Result<Vec<Stream>, String> {
     for url in urls {
         addresses.push(parse_url(url)?);
     }
-    let to_hub = client(args.hub.token.as_deref(), Policy::default())?;
+    let to_hub = client(Some(&args.hub), Policy::default())?;
     let to_others = client(None, Policy::default())?;
     let (since, id) = match args.since.as_deref() {
         Some(since) if since == "earliest" || parse_duration(since).is_some() => {

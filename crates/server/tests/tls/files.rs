@@ -184,3 +184,36 @@ fn one_without_the_other_is_refused_and_a_readable_key_is_warned_of() {
         );
     }
 }
+
+#[test]
+fn the_commands_speak_tls_and_trust_whom_they_are_told_to() {
+    let files = Files::new();
+    let hub = files.hub(&[]);
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_tidewire"))
+            .args(args)
+            .args(["--url", &url(&hub, "")])
+            .env_clear()
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let ca = files.text("cert.pem");
+    let (code, text) = run(&["publish", "a", "x", "--ca", &ca]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = run(&[
+        "watch", "a", "--since", "earliest", "--count", "1", "--ca", &ca,
+    ]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("a message x"), "{text}");
+    let (code, text) = run(&["nodes", "--ca", &ca]);
+    assert_eq!(code, Some(0), "{text}");
+    // Without it the certificate is nobody's.
+    let (code, text) = run(&["nodes"]);
+    assert_eq!(code, Some(1), "{text}");
+    let (code, text) = run(&["nodes", "--ca", &files.text("key.pem")]);
+    assert_eq!(code, Some(2), "{text}");
+}
