@@ -54,6 +54,8 @@ advisories: setup ## Check the dependencies for known vulnerabilities (fetches R
 
 bench: bench-build ## Measure every target, Tidewire and the floor in turn (about half an hour, on a quiet machine)
 	target/release/bench --out bench/results/targets run targets sweep --servers floor,tidewire,tidewire-body
+	target/release/bench-disk --folder .
+	target/release/bench-redis
 
 bench-peers: bench-build ## Measure beside the peers, in turn (over an hour, on a quiet machine)
 	bench/setup.sh

@@ -174,6 +174,13 @@ fn while_redis_is_away_local_sends_go_on_and_all_is_put_right_afterwards() {
         let answer = b.get("/sse/count?scope=cluster");
         answer.status == 200 && answer.json()["count"] == json!(2)
     });
+    // Streams with a place in the lost history are closed; those of clients have none, and were closed too once.
+    until("the history is a new one", || {
+        redis.command(&["EXISTS", "tidewire:epoch"]) == ":1\r\n"
+    });
+    until("both nodes follow it", || {
+        [a, b].iter().all(|node| node.get("/readyz").status == 200)
+    });
     // The nodes listen to each other again a little later; until then they say that the other is silent.
     until("b reaches a", || send(b, "c", "from b").status == 200);
     assert_eq!(stream.event().data, "from b");
@@ -224,6 +231,19 @@ fn an_entry_that_is_not_so_makes_a_strict_node_fail() {
     redis.command(&["DEL", "tidewire:route:ghost"]);
     redis.command(&["SREM", "tidewire:clients:a", "ghost"]);
     until("the node is ready again", || a.get("/readyz").status == 200);
+}
+
+#[test]
+fn a_stream_that_belongs_to_no_client_is_a_leak_and_closed() {
+    let redis = RedisServer::start();
+    let a = node(&redis, "a");
+    let mut owned = a.stream("/sse/connect/c");
+    // A stream of what all clients read, by another door.
+    let mut leaked = a.stream("/events?topic=connection:/clients");
+    assert_eq!(leaked.rest().pop().unwrap().event, "closed");
+    assert!(a.get("/metrics").body.contains("tidewire_leaks_total 1"));
+    assert_eq!(send(&a, "c", "x").status, 200);
+    assert_eq!(owned.event().data, "x");
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub use self::disk::{
 pub use self::memory::MemoryBroker;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisBroker, RedisOptions};
-use crate::hub::Shared;
+use crate::hub::{CONNECTION_TOPIC, Shared};
 use crate::publish::PublishError;
 
 /// A future as the trait needs it.
@@ -260,10 +260,19 @@ impl Tail {
         Some(self.shared.upgrade()?.write_log(change))
     }
 
-    /// Closes every connection, as their positions are in a history that is gone. They come back and are told of a gap.
+    /// Closes every connection with a position in a history that is gone. They come back and are told of a gap. Those that
+    /// read nothing but what is sent to connections have none: nothing of that is ever stored.
     pub fn close_everyone(&self) {
-        if let Some(shared) = self.shared.upgrade() {
-            for connection in shared.connections.page(None, usize::MAX) {
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
+        for connection in shared.connections.page(None, usize::MAX) {
+            let names = shared.read_log(|log| log.filter_names(connection.filter));
+            let is_transient = |(topics, patterns): &(Vec<String>, Vec<String>)| {
+                let mut topics = topics.iter();
+                patterns.is_empty() && topics.all(|topic| topic.starts_with(CONNECTION_TOPIC))
+            };
+            if !names.as_ref().is_some_and(is_transient) {
                 connection.request_close(CloseReason::Lagged);
             }
         }

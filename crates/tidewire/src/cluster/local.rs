@@ -67,6 +67,11 @@ impl Local {
         tables.by_client.get(client).map(|held| held.connection)
     }
 
+    /// Whether this connection is some client's.
+    pub(super) fn owns(&self, connection: ConnectionId) -> bool {
+        self.tables.lock().by_connection.contains_key(&connection)
+    }
+
     /// Whether this connection is the client's.
     pub(super) fn is_current(&self, client: &str, connection: ConnectionId) -> bool {
         self.find(client) == Some(connection)

@@ -9,6 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::registry::{Entry, NodeInfo, Unavailable};
 use super::{EVERY_CLIENT, Inner};
+use crate::connections::ConnectionId;
 
 /// Pages that one comparison reads. Stops one that never ends where entries come and go.
 const PAGES_MAX: usize = 10_000;
@@ -111,7 +112,7 @@ pub(super) async fn run(inner: Weak<Inner>, options: UpkeepOptions) {
     beat.at = Instant::now();
     let (mut check, mut sweep) = (Due::new(options.check_every), Due::new(options.sweep_every));
     let mut leaks = Due::new(options.leaks_every);
-    let mut suspects = HashSet::new();
+    let (mut suspects, mut ownerless) = (HashSet::new(), HashSet::new());
     loop {
         let Some(inner) = inner.upgrade() else {
             return;
@@ -132,7 +133,7 @@ pub(super) async fn run(inner: Weak<Inner>, options: UpkeepOptions) {
             inner.note(inner.sweep().await);
         }
         if leaks.is_now() {
-            inner.look_for_leaks();
+            inner.look_for_leaks(&mut ownerless);
         }
     }
 }
@@ -248,29 +249,31 @@ impl Inner {
         Ok(())
     }
 
-    /// Streams that read as clients and belong to none, and clients without a stream.
-    fn look_for_leaks(&self) {
-        let dead: Vec<_> = self
-            .local
-            .entries()
-            .into_iter()
+    /// Looks for streams that read as clients and belong to none, and for clients without a stream. A stream that had no
+    /// client the last time either is not one that is just being connected: it is closed.
+    fn look_for_leaks(&self, suspects: &mut HashSet<ConnectionId>) {
+        let entries = self.local.entries().into_iter();
+        let dead: Vec<_> = entries
             .filter(|(_, connection)| !self.hub.has(*connection))
             .collect();
-        let streams = self.hub.subscribers(EVERY_CLIENT);
-        let owned = self.local.len();
         for (_, connection) in &dead {
             self.local.end(*connection);
         }
-        if !dead.is_empty() {
-            tracing::error!(
-                clients = dead.len(),
-                "clients without a connection were removed"
-            );
-            self.state.lock().figures.leaks += dead.len() as u64;
+        let streams = self.hub.readers_of(EVERY_CLIENT, usize::MAX).into_iter();
+        let ids = streams.map(|(connection, ..)| connection);
+        let ownerless: HashSet<_> = ids.filter(|id| !self.local.owns(*id)).collect();
+        let leaked: Vec<_> = ownerless.intersection(suspects).copied().collect();
+        for connection in &leaked {
+            self.hub.close(*connection);
         }
-        if streams > owned {
-            // Some of them are just being connected.
-            tracing::debug!(streams, owned, "more streams than clients");
+        *suspects = ownerless;
+        if !dead.is_empty() || !leaked.is_empty() {
+            tracing::error!(
+                clients_without_stream = dead.len(),
+                streams_without_client = leaked.len(),
+                "leaks were found and cleared away"
+            );
+            self.state.lock().figures.leaks += (dead.len() + leaked.len()) as u64;
         }
     }
 }
