@@ -541,6 +541,11 @@ impl Hub {
         })
     }
 
+    /// The place of the newest event: whoever resumes from it gets all that comes after.
+    pub fn position(&self) -> NativeId {
+        self.shared.read_log(|log| log.id_at(log.head()))
+    }
+
     /// Whether an event with this id, of a publisher's own, is in the history of this node.
     pub fn knows(&self, id: &str) -> bool {
         self.shared.read_log(|log| log.knows(id))
@@ -598,6 +603,10 @@ impl Hub {
             starts_after = NativeId::new(starts_after.epoch, after);
         }
         let resume_id = match (gap, start) {
+            // Until the client has what precedes, it has no more than it came with.
+            _ if first.preceding.is_some() => {
+                first.preceding.map(|preceding| preceding.from.to_string())
+            }
             (None, _) => Some(starts_after.to_string()),
             // A client that took on the place behind the gap before it was told would never know.
             (Some(_), Start::After(id)) => Some(id.clone()),

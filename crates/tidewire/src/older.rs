@@ -218,8 +218,9 @@ impl Older {
                         live.note_delivered(delivered);
                         return Poll::Ready(Frame::Bytes(bytes));
                     }
+                    let goes_on = page.until > self.after || !page.events.is_empty();
                     self.after = self.after.max(page.until);
-                    if self.has_reached_the_log() || page.events.is_empty() {
+                    if self.has_reached_the_log() || !goes_on {
                         return self.done();
                     }
                     if self.looked_at > LOOKED_AT_MAX {

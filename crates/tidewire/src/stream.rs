@@ -104,7 +104,11 @@ impl EventStream {
             if let Some(greeting) = &greeting {
                 write_greeting(out, greeting, resume_id.as_deref());
             }
-            for event in first.events {
+            for event in first
+                .preceding
+                .iter()
+                .flat_map(|preceding| &*preceding.events)
+            {
                 write_event(out, event, event.id.as_deref());
             }
             if let Some(position) = checkpoint.filter(|_| options.checkpoint) {
@@ -171,8 +175,8 @@ fn write_event(out: &mut Vec<u8>, event: &Event, id: Option<&str>) {
     );
 }
 
-/// Marks a response as a stream of events: its type, and what keeps caches and proxies from holding it back.
-pub(crate) fn event_stream_response(body: Body) -> Response {
+/// A response that is a stream of events: its type, and what keeps caches and proxies from holding it back.
+pub fn event_stream_response(body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(

@@ -48,15 +48,21 @@ pub struct Subscribe {
     dialect: Option<&'static Dialect>,
     /// Joins whatever else is read, and needs no right.
     joining: Option<Topic>,
-    /// Come before all others.
-    preceding: Arc<[Event]>,
+    preceding: Option<Preceding>,
+}
+
+/// Events that come before all others, and what a client has that lacks them.
+#[derive(Clone)]
+pub(crate) struct Preceding {
+    pub(crate) events: Arc<[Event]>,
+    pub(crate) from: Arc<str>,
 }
 
 /// What a stream begins with.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct First<'a> {
     pub(crate) greeting: Option<&'a Greeting>,
-    pub(crate) events: &'a [Event],
+    pub(crate) preceding: Option<&'a Preceding>,
 }
 
 /// Makes the first event of a stream.
@@ -72,7 +78,7 @@ impl Hub {
             greeting: None,
             dialect: None,
             joining: None,
-            preceding: Arc::default(),
+            preceding: None,
         }
     }
 
@@ -122,11 +128,14 @@ impl Subscribe {
         self
     }
 
-    /// Each stream begins with these events, after the greeting: what the application knows that the client lacks. They
-    /// have ids of their own, or none.
+    /// Each stream begins with these events, after the greeting: what the application knows that a client lacks which has
+    /// the event with the id `from`. They have ids of their own. Until it has them, `from` is what the client resumes from.
     #[must_use]
-    pub fn preceded_by(mut self, events: Vec<Event>) -> Self {
-        self.preceding = events.into();
+    pub fn preceded_by(mut self, events: Vec<Event>, from: impl Into<String>) -> Self {
+        self.preceding = Some(Preceding {
+            events: events.into(),
+            from: from.into().into(),
+        });
         self
     }
 
@@ -171,7 +180,7 @@ impl Subscribe {
         let handover = client.and_then(|client| client.handover(request.version()));
         let first = First {
             greeting: self.greeting.as_deref(),
-            events: &self.preceding,
+            preceding: self.preceding.as_ref(),
         };
         match self.hub.open_for(&filter, &start, options, peer, first) {
             Opened::Stream(stream) => Ok(stream.with_handover(handover).into_response()),

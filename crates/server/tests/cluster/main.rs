@@ -12,6 +12,10 @@ mod door;
 mod faults;
 mod nodes;
 
+#[path = "../auth/issuer.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod issuer;
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -192,6 +192,78 @@ fn presence_and_users_count_on_all_nodes() {
 }
 
 #[test]
+fn a_users_connections_are_closed_on_every_node_and_nobody_elses() {
+    use crate::issuer::{Issuer, SECRET};
+    let redis = RedisServer::start();
+    let issuers = format!("[{{secret = '{SECRET}'}}]");
+    let nodes = ["a", "b"]
+        .map(|name| crate::node_with(&redis, name, &[("TIDEWIRE_AUTH__ISSUERS", &issuers)]));
+    let bearer =
+        |claims: serde_json::Value| format!("Bearer {}", Issuer::with_secret().token(&claims));
+    let admin =
+        bearer(json!({"sub": "root", "tidewire": {"admin": true, "publish": ["connection:**"]}}));
+    let user = |name: &str| {
+        let rights = json!({"subscribe": [format!("connection:{name}:*"), "presence:room"]});
+        bearer(json!({"sub": name, "tidewire": rights}))
+    };
+    let connect = |node: &Hub, name: &str, tab: &str| {
+        let path = format!("/sse/connect/{name}:{tab}");
+        node.stream_with(&path, &[("Authorization", &user(name))])
+    };
+    let mut of_ann = [
+        connect(&nodes[0], "ann", "1"),
+        connect(&nodes[1], "ann", "2"),
+    ];
+    let mut of_bob = connect(&nodes[1], "bob", "1");
+    // Nobody takes another one's place.
+    let stolen = Stream::open(
+        nodes[0].port(),
+        "/sse/connect/ann:1",
+        &[("Authorization", &user("bob"))],
+    );
+    assert_eq!(stolen.status(), 403);
+    until("both nodes are there", || {
+        let listed = nodes[0].send("GET", "/api/v1/nodes", &[("Authorization", &admin)], b"");
+        listed.json()["nodes"].as_array().unwrap().len() == 2
+    });
+    let path = "/sse/users/ann/connections";
+    assert_eq!(
+        nodes[0]
+            .send("DELETE", path, &[("Authorization", &user("bob"))], b"")
+            .status,
+        403
+    );
+    let kicked = nodes[0].send("DELETE", path, &[("Authorization", &admin)], b"");
+    assert_eq!(
+        (kicked.status, kicked.json()),
+        (200, json!({"connections": 2}))
+    );
+    for stream in &mut of_ann {
+        assert_eq!(stream.rest().pop().unwrap().event, "closed");
+    }
+    let sent = nodes[0].send(
+        "POST",
+        "/sse/send/bob:1",
+        &[("Authorization", &admin)],
+        b"x",
+    );
+    assert_eq!(sent.status, 200, "{sent:?}");
+    assert_eq!(of_bob.event().data, "x");
+    // Presence names the users, for whoever may see them.
+    let presence = |who: &str| {
+        let path = "/api/v1/presence?topic=connection:/clients";
+        nodes[0].send("GET", path, &[("Authorization", who)], b"")
+    };
+    assert_eq!(presence(&user("bob")).status, 403);
+    let present = presence(&admin).json();
+    assert_eq!(
+        (&present["count"], &present["present"][0]["user"]),
+        (&json!(1), &json!("bob")),
+        "{present}"
+    );
+}
+
+#[test]
 fn a_node_that_is_restarted_loses_nobody_an_event() {
     let redis = RedisServer::start();
     let [a, mut b, _c] = three(&redis);

@@ -153,6 +153,131 @@ fn who_was_away_gets_what_came_meanwhile_once() {
 }
 
 #[test]
+fn more_than_a_page_that_was_missed_comes_in_pages_and_nothing_is_left_out() {
+    const COUNT: usize = 1_203;
+    let mut hub = hub();
+    let first = notify(&hub, "ann", "first")["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for n in 0..COUNT {
+        notify(&hub, "ann", &n.to_string());
+    }
+    // The log has forgotten them all.
+    hub.restart();
+    let (mut last, mut seen) = (first, Vec::new());
+    let mut pages = 0;
+    let mut stream = loop {
+        let mut stream = connected(&hub, "ann", Some(&last));
+        pages += 1;
+        while seen.len() < COUNT
+            && let Some(event) = stream.next()
+        {
+            let document: Value = serde_json::from_str(&event.data).unwrap();
+            seen.push(document["title"].as_str().unwrap().to_owned());
+            last = event.id;
+        }
+        if seen.len() == COUNT {
+            break stream;
+        }
+    };
+    assert_eq!(pages, 3);
+    assert_eq!(seen, (0..COUNT).map(|n| n.to_string()).collect::<Vec<_>>());
+    notify(&hub, "ann", "live");
+    assert_eq!(data(&mut stream)["title"], "live");
+}
+
+#[test]
+fn who_loses_the_connection_before_the_missed_ones_came_still_gets_them() {
+    let mut hub = hub();
+    let first = notify(&hub, "ann", "first")["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    notify(&hub, "ann", "missed");
+    hub.restart();
+    let headers = [("Last-Event-ID", first.as_str())];
+    let mut stream = hub.stream_with(&format!("{AT}/subscribe?user=ann"), &headers);
+    // Neither the head nor the greeting may lead past what comes after them.
+    assert_eq!(stream.header("Last-Event-ID"), Some(first.as_str()));
+    let greeting = stream.event();
+    assert_eq!(
+        (greeting.event.as_str(), greeting.id.as_str()),
+        ("connected", first.as_str())
+    );
+    assert_eq!(data(&mut stream)["title"], "missed");
+}
+
+#[test]
+fn a_token_says_whose_notifications_they_are_and_nothing_else_does() {
+    use crate::issuer::{Issuer, SECRET};
+    let issuers = format!("[{{secret = '{SECRET}'}}]");
+    let hub = Hub::spawn(&[], &[("TIDEWIRE_AUTH__ISSUERS", &issuers)]);
+    let bearer = |claims: &Value| format!("Bearer {}", Issuer::with_secret().token(claims));
+    let service = bearer(&json!({"sub": "service", "tidewire": {"publish": ["notification:**"]}}));
+    let [ann, bob] = ["ann", "bob"].map(|user| bearer(&json!({ "sub": user })));
+    let ask = |method: &str, path: &str, who: &str, body: &str| {
+        let headers = [("Authorization", who), ("Content-Type", "application/json")];
+        hub.send(method, &format!("{AT}{path}"), &headers, body.as_bytes())
+    };
+    let create = |who: &str, user: &str| {
+        let document = json!({"recipient_id": user, "type": "t", "title": format!("for {user}")});
+        ask("POST", "", who, &document.to_string())
+    };
+    let subscribe = |who: &str, query: &str| {
+        let path = format!("{AT}/subscribe{query}");
+        let mut stream = hub.stream_with(&path, &[("Authorization", who)]);
+        (stream.event().data, stream)
+    };
+    // Who says that they are somebody else is not heard.
+    let (greeting, mut stream) = subscribe(&bob, "?user=ann");
+    assert_eq!(greeting, json!({"user": "bob"}).to_string());
+    let of_ann = create(&service, "ann");
+    assert_eq!(of_ann.status, 201, "{of_ann:?}");
+    assert_eq!(create(&service, "bob").status, 201);
+    assert_eq!(data(&mut stream)["title"], "for bob");
+    assert_eq!(create(&bob, "ann").status, 403, "users notify nobody");
+    let id = of_ann.json()["id"].as_str().unwrap().to_owned();
+    let list = |who: &str, query: &str| ask("GET", query, who, "").json()["notifications"].clone();
+    assert_eq!(list(&ann, "").as_array().unwrap().len(), 1);
+    for query in [
+        "?user=ann",
+        &format!("?cursor={id}g"),
+        "?cursor=ffffffff-ffff-7fff-bfff-ffffffffffff",
+    ] {
+        let listed = list(&bob, query);
+        assert!(
+            listed
+                .as_array()
+                .into_iter()
+                .flatten()
+                .all(|row| row["recipient_id"] == "bob"),
+            "{listed}"
+        );
+    }
+    for (method, path) in [
+        ("POST", format!("/{id}/read?user=ann")),
+        ("DELETE", format!("/{id}?user=ann")),
+    ] {
+        assert_eq!(ask(method, &path, &bob, "").status, 404, "{method} {path}");
+    }
+    // Nor by resuming from somebody else's, nor by another door.
+    let path = format!("{AT}/subscribe");
+    let mut resumed = hub.stream_with(&path, &[("Authorization", &bob), ("Last-Event-ID", &id)]);
+    assert_eq!(resumed.event().event, "connected");
+    assert_eq!(data(&mut resumed)["title"], "for bob");
+    for topic in ["notification:ann", "notification:*", "notification:**"] {
+        let answer = Stream::open(
+            hub.port(),
+            &format!("/events?topic={topic}"),
+            &[("Authorization", &bob)],
+        );
+        assert_eq!(answer.status(), 403, "{topic}");
+    }
+    assert_eq!(ask("GET", "/unread-count", &ann, "").json()["unread"], 1);
+}
+
+#[test]
 fn what_is_not_understood_is_refused_and_nothing_stored() {
     let hub = hub();
     let post = |document: &str| {

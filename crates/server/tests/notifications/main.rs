@@ -17,6 +17,10 @@ mod door;
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../auth/issuer.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod issuer;
+
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod postgres;

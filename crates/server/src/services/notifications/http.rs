@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::delivery::{Delivery, TOPIC, event};
 use super::domain::NewNotification;
+use super::resume::{self, Then};
 use super::store::{ROWS_MAX, StoreError};
 use crate::config::Limits;
 use crate::routes::{Publisher, check_right, read_body, unreadable_path, wrong_method};
@@ -162,13 +163,10 @@ async fn subscribe(State(door): State<Door>, request: Request) -> Result<Respons
         Topic::new(&topic).map_err(|error| Problem::new(Code::BadTopic, error.to_string()))?;
     let hub = &door.delivery.hub;
     let greeting = json!({ "user": user }).to_string();
-    let handler = |events| {
+    let handler = hub.subscribe_to([]).joining(topic).greeting({
         let greeting = greeting.clone();
-        hub.subscribe_to([])
-            .joining(topic.clone())
-            .greeting(move |_| Event::text(greeting.clone()).named("connected"))
-            .preceded_by(events)
-    };
+        move |_| Event::text(greeting.clone()).named("connected")
+    });
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let in_header = parts
         .headers
@@ -180,26 +178,27 @@ async fn subscribe(State(door): State<Door>, request: Request) -> Result<Respons
         .filter(|id| Uuid::parse_str(id).is_ok());
     let Some(last) = last.filter(|id| !hub.knows(id)) else {
         // The log knows the place, or says that it does not.
-        return handler(Vec::new()).respond(&http::Request::from_parts(parts, ()));
+        return handler.respond(&http::Request::from_parts(parts, ()));
     };
-    // The log has it no more, or never had. What has come since is in the store, and from the last of it that the log
-    // knows, the log goes on.
-    let missed = door.delivery.store.published_after(&user, &last).await?;
-    let known = missed
-        .iter()
-        .rposition(|notification| hub.knows(&notification.id));
-    let (events, place) = match known {
-        Some(at) => (&missed[..=at], Some(missed[at].id.as_str())),
-        None => (&missed[..], None),
+    // The log has it no more, or never had. What has come since is in the store. The place is taken before the store is
+    // asked, so that what is published meanwhile is in the one or after the other.
+    let position = hub.position().to_string();
+    let stored = door.delivery.store.published_after(&user, &last).await?;
+    let page = resume::page(&stored, |id| hub.knows(id));
+    let events = page.notifications.iter().map(event).collect();
+    let place = match page.then {
+        Then::Store => return Ok(resume::finite(&greeting, events)),
+        Then::LogAfter(id) => id,
+        Then::Log => &position,
     };
-    parts.headers.remove(LAST_EVENT_ID);
-    if let Some(place) = place.and_then(|id| HeaderValue::from_str(id).ok()) {
+    if let Ok(place) = HeaderValue::from_str(place) {
         parts.headers.insert(LAST_EVENT_ID, place);
     }
     // So that an id in the query is not looked at a second time.
     parts.uri = parts.uri.path().parse().unwrap_or_default();
-    let events = events.iter().map(event).collect();
-    handler(events).respond(&http::Request::from_parts(parts, ()))
+    handler
+        .preceded_by(events, last)
+        .respond(&http::Request::from_parts(parts, ()))
 }
 
 async fn list(State(door): State<Door>, request: Request) -> Result<Response, Problem> {

@@ -6,6 +6,7 @@
 //! | `store/` | SQLite or PostgreSQL |
 //! | `delivery.rs` | stored, published, marked; what was left in between |
 //! | `http.rs` | the routes |
+//! | `resume.rs` | what a client is sent of the store that comes back from before the log |
 //! | `consumer.rs` | domain events from a Redis Stream |
 //! | `channels.rs` | Redis Pub/Sub, in and out |
 
@@ -14,6 +15,7 @@ mod consumer;
 mod delivery;
 mod domain;
 mod http;
+mod resume;
 mod store;
 
 use std::sync::Arc;
