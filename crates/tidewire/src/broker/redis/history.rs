@@ -198,7 +198,8 @@ impl Shared {
             Ok::<_, redis::RedisError>((parse_entries(value, self.options.event_bytes_max), info))
         };
         let (entries, info) = read.await.map_err(|error| error.to_string())?;
-        let until = entries.last().map_or(info.last, |entry| entry.offset);
+        // Not the stream's end as it is by now: what came between the two questions was not looked at.
+        let until = entries.last().map_or(after, |entry| entry.offset);
         let events = entries.into_iter().filter_map(|entry| match entry.what {
             What::Event(publication, _) => Some((entry.offset, publication)),
             _ => None,
