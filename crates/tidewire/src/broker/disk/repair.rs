@@ -165,7 +165,7 @@ pub fn repair(folder: &Path) -> Result<Repaired, RepairError> {
     Ok(repaired)
 }
 
-fn lock(folder: &Path) -> Result<fs::File, RepairError> {
+fn lock(folder: &Path) -> Result<state::Lock, RepairError> {
     if !folder.is_dir() {
         let error = io::Error::new(io::ErrorKind::NotFound, "there is no such folder");
         return Err(RepairError::Io(folder.to_owned(), error));

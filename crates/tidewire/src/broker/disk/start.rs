@@ -20,7 +20,7 @@ use crate::clock::now_ms;
 /// A log that was read and is ready to be written to.
 pub(super) struct Opened {
     pub(super) writer: Writer,
-    pub(super) lock: File,
+    pub(super) lock: state::Lock,
     pub(super) tail_bytes_cut: u64,
 }
 

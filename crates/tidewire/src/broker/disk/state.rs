@@ -15,8 +15,20 @@ const STATE_BYTES: usize = 256;
 /// Changes when the machine boots.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Locks the folder for this process, until the file is closed.
-pub(super) fn lock(folder: &Path) -> Result<File, StartError> {
+/// The lock of a folder (flock(2)), until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file alone would not do: a child that was forked meanwhile has it open too until its exec, and
+    /// the next run here would find the folder in use.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+/// Locks the folder for this process.
+pub(super) fn lock(folder: &Path) -> Result<Lock, StartError> {
     let path = folder.join(LOCK);
     let failed = |error: &dyn std::fmt::Display| {
         StartError::new(format!("can't lock {}: {error}", path.display()))
@@ -34,7 +46,7 @@ pub(super) fn lock(folder: &Path) -> Result<File, StartError> {
             let _ = file
                 .set_len(0)
                 .and_then(|()| write!(file, "{}", std::process::id()));
-            Ok(file)
+            Ok(Lock(file))
         }
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
@@ -109,5 +121,21 @@ pub(super) fn forget(folder: &Path) -> io::Result<()> {
     match fs::remove_file(folder.join(STATE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => File::open(folder)?.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_though_a_forked_child_still_has_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock(folder.path()).unwrap();
+        assert!(lock(folder.path()).is_err());
+        let of_the_child = held.0.try_clone().unwrap();
+        drop(held);
+        lock(folder.path()).unwrap();
+        drop(of_the_child);
     }
 }
