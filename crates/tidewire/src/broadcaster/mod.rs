@@ -191,7 +191,7 @@ impl Broadcaster {
                 let live = stream.into_live();
                 Ok(StreamClient::new(id, stream_id.to_owned(), live))
             }
-            Opened::Full | Opened::Over => Err(BroadcastError::Full),
+            Opened::Full(_) | Opened::Over => Err(BroadcastError::Full),
         }
     }
 
