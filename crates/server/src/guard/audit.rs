@@ -45,7 +45,7 @@ impl Audit {
         tracing::info!(
             target: "audit",
             who = ?asked.who.as_deref().unwrap_or("nobody"),
-            client = ?asked.client.map(|client| client.ip()),
+            client = asked.client.map(|client| display(client.ip())),
             method = %asked.method,
             path = ?asked.uri.path(),
             status = problem.code().status().as_u16(),
@@ -63,7 +63,7 @@ impl Audit {
         tracing::info!(
             target: "audit",
             who = ?asked.who.as_deref().unwrap_or("nobody"),
-            client = ?asked.client.map(|client| client.ip()),
+            client = asked.client.map(|client| display(client.ip())),
             method = %asked.method,
             path = ?asked.uri.path(),
             status = status.as_u16(),

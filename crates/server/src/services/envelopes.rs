@@ -77,7 +77,7 @@ pub(super) struct Failure {
     /// How to authenticate.
     challenge: Option<&'static str>,
     /// What it was before it got this form.
-    problem: Option<Problem>,
+    problem: Option<Box<Problem>>,
 }
 
 impl Failure {
@@ -113,7 +113,7 @@ impl IntoResponse for Failure {
         let mut response = answer(body);
         *response.status_mut() = self.status;
         if let Some(problem) = self.problem {
-            response.extensions_mut().insert(problem);
+            response.extensions_mut().insert(*problem);
         }
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_s {
@@ -136,7 +136,7 @@ impl From<Problem> for Failure {
             message: problem.detail().to_owned(),
             retry_after_s: problem.retry_after(),
             challenge: code.challenge(),
-            problem: Some(problem),
+            problem: Some(Box::new(problem)),
         }
     }
 }
@@ -224,12 +224,14 @@ async fn broadcast(
     let message = document.message.unwrap_or_default();
     let one = document.stream_id.filter(|id| !id.is_empty());
     let Some(id) = one else {
-        for id in broadcaster.active_streams().keys() {
+        let active = broadcaster.active_streams();
+        for id in active.keys() {
             // Which one it is that they may not publish to, they may not know.
             check_publisher(&caller, broadcaster, id, "every active stream")?;
         }
+        // To none that somebody has begun to read since they were looked at.
         broadcaster
-            .broadcast_to_all(&event_type, &message, document.data)
+            .broadcast_to_each(active.keys(), &event_type, &message, document.data)
             .await?;
         return Ok(done("Event broadcasted to all streams"));
     };

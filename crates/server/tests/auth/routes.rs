@@ -1,6 +1,8 @@
 //! Every route of the hub, with everyone who may come to it: a route is declared with what it needs, and this goes through
 //! all that are declared.
 
+use std::collections::BTreeMap;
+
 use ::http::Method;
 use serde_json::{Value, json};
 use tidewire_server::{Declared, Need, declared_routes};
@@ -235,4 +237,65 @@ fn no_address_is_served_beside_those_that_are_declared() {
         }
     }
     assert!(tried > 100, "{tried}");
+}
+
+/// The aliases of a service, under its first address; and what may have a slash at its end without it.
+fn first_address(path: &str) -> String {
+    let aliases = [
+        ("/api/v1/events-full", "/api/v1/events"),
+        ("/events-full", "/api/v1/events"),
+        ("/api/v1/events-util", "/api/v1/broadcast-demo"),
+        ("/events-util", "/api/v1/broadcast-demo"),
+    ];
+    let alias = aliases.iter().find_map(|(alias, first)| {
+        let rest = path.strip_prefix(alias)?;
+        Some(format!("{first}{rest}"))
+    });
+    let path = alias.unwrap_or_else(|| path.to_owned());
+    match path.strip_suffix('/') {
+        Some("") | None => path,
+        Some(without) => without.to_owned(),
+    }
+}
+
+#[test]
+fn the_page_of_addresses_and_the_program_agree() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/addresses.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows = page.lines().filter_map(|line| {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let (method, path) = cells
+            .get(1)?
+            .strip_prefix('`')?
+            .strip_suffix('`')?
+            .split_once(' ')?;
+        Some((
+            (method.to_owned(), path.to_owned()),
+            (*cells.get(2)?).to_owned(),
+        ))
+    });
+    let written: BTreeMap<_, _> = rows.collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let routes = runtime.block_on(async { declared_routes() });
+    let declared = routes.iter().map(|route| {
+        let need = match route.need {
+            _ if route.path.starts_with("/sse/status/") => "publish, or admin",
+            _ if route.path.ends_with("/streams") => {
+                "subscribe: what it does not cover is left out"
+            }
+            Need::Subscribe if route.path == "/api/v1/presence" => "subscribe, or admin",
+            Need::Nothing => "nothing",
+            Need::Figures => "nothing, or admin",
+            Need::Subscribe => "subscribe",
+            Need::Publish => "publish",
+            Need::Admin => "admin",
+            Need::User => "a user",
+        };
+        (
+            (route.method.to_string(), first_address(&route.path)),
+            need.to_owned(),
+        )
+    });
+    let declared: BTreeMap<_, _> = declared.collect();
+    assert_eq!(written, declared);
 }
