@@ -1,7 +1,7 @@
 //! From a folder to a log in memory: what is there, what a crash has left, where to go on.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
