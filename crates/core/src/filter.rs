@@ -29,6 +29,8 @@ pub struct FilterSpec {
     pub topics: Vec<Topic>,
     /// Topics by pattern.
     pub patterns: Vec<Pattern>,
+    /// Topics whose private events are read too, as far as the filter reads them; `None` for all that it reads.
+    pub private: Option<Vec<Pattern>>,
     /// Whether each event is preceded by a `topic:` line for every matching topic.
     pub topic_lines: bool,
     /// How the hub says what no publisher has said; `None` for its own form.
@@ -41,6 +43,7 @@ pub(crate) struct Filter {
     /// Always has [`EVERYONE`] in front.
     pub(crate) topics: Box<[TopicKey]>,
     pub(crate) patterns: Box<[PatternKey]>,
+    pub(crate) private: Option<Box<[Pattern]>>,
     pub(crate) topic_lines: bool,
     pub(crate) dialect: Option<&'static Dialect>,
 }
@@ -96,6 +99,25 @@ impl Filters {
     }
 }
 
+impl FilterSpec {
+    /// Whether an event of these topics is read.
+    pub fn matches<'a>(&self, topics: impl IntoIterator<Item = &'a str>, private: bool) -> bool {
+        let mut topics = topics.into_iter();
+        topics.any(|name| self.reads(name) && (!private || self.reads_private(name)))
+    }
+
+    /// Whether a topic is read.
+    pub fn reads(&self, name: &str) -> bool {
+        self.topics.iter().any(|topic| topic.as_str() == name)
+            || self.patterns.iter().any(|pattern| pattern.matches(name))
+    }
+
+    fn reads_private(&self, name: &str) -> bool {
+        let private = self.private.as_ref();
+        private.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(name)))
+    }
+}
+
 impl Log {
     /// Holds the filter for a spec; to be given back with [`release_filter`](Self::release_filter).
     pub fn acquire_filter(&mut self, spec: &FilterSpec) -> FilterKey {
@@ -114,9 +136,15 @@ impl Log {
             .collect();
         patterns.sort_unstable();
         patterns.dedup();
+        let private = spec.private.clone().map(|mut patterns| {
+            patterns.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+            patterns.dedup();
+            patterns.into_boxed_slice()
+        });
         let filter = Filter {
             topics: topics.into(),
             patterns: patterns.into(),
+            private,
             topic_lines: spec.topic_lines,
             dialect: spec.dialect,
         };
@@ -143,6 +171,32 @@ impl Log {
         }
         self.filters.keys.insert(filter, key);
         key
+    }
+
+    /// Whether an event that is private reaches the readers of a filter, one of which has the topic `own`.
+    pub(crate) fn may_be_read(
+        &self,
+        key: FilterKey,
+        own: Option<TopicKey>,
+        topics: &[TopicKey],
+    ) -> bool {
+        let filter = self.filters.get(key);
+        let Some(private) = &filter.private else {
+            return true;
+        };
+        let reads = |topic: &TopicKey, name: &str| {
+            let patterns = &filter.patterns;
+            filter.topics.binary_search(topic).is_ok()
+                || patterns
+                    .iter()
+                    .any(|key| self.pattern(*key).pattern.matches(name))
+        };
+        topics.iter().any(|topic| {
+            let name = self.topic(*topic).name();
+            let covered =
+                || private.iter().any(|pattern| pattern.matches(name)) && reads(topic, name);
+            *topic == EVERYONE || Some(*topic) == own || covered()
+        })
     }
 
     /// The names of a filter's topics and patterns; `None` where the key is out of date.

@@ -189,7 +189,8 @@ impl Subscription {
                 .store
                 .get(seq)
                 .expect("a chain holds only what the store holds");
-            let skipped = entry.kind == Kind::Transient && seq < self.live_from;
+            let skipped = (entry.kind == Kind::Transient && seq < self.live_from)
+                || (entry.private && !log.may_be_read(self.filter, own, entry.topics.as_slice()));
             if !skipped && !self.add_event(log, seq, entry, bytes_max, batch) {
                 batch.full = true;
                 break;

@@ -185,9 +185,10 @@ fn describe(identity: &Identity, topics: &[String]) -> String {
     ];
     for topic in topics {
         lines.push(format!(
-            "{topic}: subscribe {}, publish {}",
+            "{topic}: subscribe {}, publish {}, private events {}",
             yes(rights.may_read(topic)),
-            yes(rights.may_publish(topic))
+            yes(rights.may_publish(topic)),
+            yes(rights.may_read_private(topic))
         ));
     }
     lines.join("\n")

@@ -279,23 +279,16 @@ fn write(
     offset: Offset,
     publication: &Publication,
 ) -> bool {
-    let is_wanted = |name: &str| {
-        spec.topics.iter().any(|topic| topic.as_str() == name)
-            || spec.patterns.iter().any(|pattern| pattern.matches(name))
-    };
-    let mut topics = publication.topics.iter().map(Topic::as_str);
-    if spec.topic_lines {
-        let before = out.len();
-        for topic in topics.filter(|name| is_wanted(name)) {
-            encode::topic_line(out, topic);
-        }
-        if out.len() == before {
-            return false;
-        }
-    } else if !topics.any(is_wanted) {
+    let event = &publication.event;
+    let topics = || publication.topics.iter().map(Topic::as_str);
+    if !spec.matches(topics(), event.private) {
         return false;
     }
-    let event = &publication.event;
+    if spec.topic_lines {
+        for topic in topics().filter(|name| spec.reads(name)) {
+            encode::topic_line(out, topic);
+        }
+    }
     let id = id_of(publication, epoch, offset).to_string();
     encode::encode(
         out,

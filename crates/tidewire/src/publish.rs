@@ -21,8 +21,6 @@ pub enum PublishError {
     NoTopic,
     /// More topics than an event may have.
     TooManyTopics(usize),
-    /// Private events wait for authentication.
-    PrivateUnavailable,
     /// Transient topics and stored ones don't go together in one publish.
     MixedTransient,
     /// A connection is closed as such, and not as a topic.
@@ -59,9 +57,6 @@ impl fmt::Display for PublishError {
             Self::TooManyTopics(n) => {
                 write!(f, "an event may go to {TOPICS_PER_EVENT_MAX} topics at most, not to {n}")
             }
-            Self::PrivateUnavailable => f.write_str(
-                "this hub can't keep an event private yet; publish it without `private`, to a topic that only the right clients may read",
-            ),
             Self::MixedTransient => {
                 f.write_str("a `connection:` topic is not stored; publish to it alone, one event and one topic at a time")
             }
@@ -118,7 +113,6 @@ impl PublishError {
             Self::Event(_) => Code::BadEvent,
             Self::NoTopic => Code::TopicMissing,
             Self::TooManyTopics(_) => Code::TooManyTopics,
-            Self::PrivateUnavailable => Code::PrivateUnavailable,
             Self::MixedTransient => Code::BadDocument,
             Self::Refused(Refused::TopicClosed(_)) => Code::TopicClosed,
             Self::Refused(Refused::IdTaken(_)) => Code::IdTaken,
@@ -180,9 +174,6 @@ impl Publication {
             0 => return Err(PublishError::NoTopic),
             n if n > TOPICS_PER_EVENT_MAX => return Err(PublishError::TooManyTopics(n)),
             _ => {}
-        }
-        if self.event.private {
-            return Err(PublishError::PrivateUnavailable);
         }
         Ok(self.event.validate(event_bytes_max)?)
     }

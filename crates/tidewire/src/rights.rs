@@ -22,6 +22,9 @@ pub struct UserId(pub String);
 pub struct Rights {
     /// Topics that may be read. A user's own needs no mention.
     pub subscribe: Vec<Pattern>,
+    /// Topics whose private events may be read too, as far as `subscribe` covers them: what the sender's own credential
+    /// gives, without what is everybody's. A user's own needs no mention.
+    pub private: Vec<Pattern>,
     /// Topics that may be published to and closed.
     pub publish: Vec<Pattern>,
     /// Whether figures may be read and connections be closed.
@@ -45,6 +48,31 @@ impl Rights {
     /// Whether a topic may be read.
     pub fn may_read(&self, topic: &str) -> bool {
         self.subscribe.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// Whether a topic's private events may be read.
+    pub fn may_read_private(&self, topic: &str) -> bool {
+        self.may_read(topic) && self.private.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// What of [`private`](Self::private) counts for a filter: as little as can be, so that the filters of people whose
+    /// rights differ elsewhere are equal.
+    pub(crate) fn private_of(&self, spec: &FilterSpec) -> Vec<Pattern> {
+        let covered = |topic: &&Topic| {
+            self.private
+                .iter()
+                .any(|right| right.matches(topic.as_str()))
+        };
+        let mut private: Vec<_> = literals(spec.topics.iter().filter(covered)).collect();
+        if !spec.patterns.is_empty() {
+            let covers_all =
+                |right: &&Pattern| spec.patterns.iter().all(|pattern| right.covers(pattern));
+            match self.private.iter().find(covers_all) {
+                Some(right) => private.push(right.clone()),
+                None => private.extend(self.private.iter().cloned()),
+            }
+        }
+        private
     }
 
     /// The answer to whoever lacks a right.
@@ -78,6 +106,16 @@ impl Rights {
             Err(self.refuse(detail).with("topic", name))
         })
     }
+}
+
+/// Topics as patterns for just these.
+pub(crate) fn literals<'a>(
+    topics: impl IntoIterator<Item = &'a Topic>,
+) -> impl Iterator<Item = Pattern> {
+    // A topic has no star, and is no longer than a pattern may be.
+    topics
+        .into_iter()
+        .filter_map(|topic| Pattern::new(topic.as_str()).ok())
 }
 
 /// Refuses a filter that names what is not public. A pattern reaches a reserved name only if it begins with one.

@@ -27,7 +27,7 @@ use crate::duration::parse_duration;
 use crate::hub::{Hub, Opened, Peer, USER_TOPIC};
 use crate::problem::{Code, Problem};
 use crate::query::Query;
-use crate::rights::{ExpiresAt, Rights, UserId, check_public};
+use crate::rights::{ExpiresAt, Rights, UserId, check_public, literals};
 use crate::serve::Client;
 use crate::stream::{
     Heartbeat, LAST_EVENT_ID, StreamOptions, come_back_later, event_stream_response,
@@ -212,8 +212,7 @@ impl Subscribe {
             if let Some(rights) = rights {
                 rights.check(&spec)?;
             }
-            spec.topics.extend(self.joining.clone());
-            return Ok(spec);
+            return Ok(self.with_own(spec, rights, None));
         }
         let own = own_topic(extensions)?;
         let listed = query.all("topics").flat_map(|list| list.split(','));
@@ -248,8 +247,7 @@ impl Subscribe {
                 _ => vec![everything],
             };
         }
-        spec.topics.extend(own);
-        if spec.topics.is_empty() && spec.patterns.is_empty() {
+        if spec.topics.is_empty() && spec.patterns.is_empty() && own.is_none() {
             let detail =
                 "no right to subscribe to any public topic; name the topics that you may read";
             return Err(rights.map_or_else(
@@ -257,7 +255,25 @@ impl Subscribe {
                 |rights| rights.refuse(detail),
             ));
         }
-        Ok(spec)
+        Ok(self.with_own(spec, rights, own))
+    }
+
+    /// Adds what needs no right, and says which private events are read.
+    fn with_own(
+        &self,
+        mut spec: FilterSpec,
+        rights: Option<&Arc<Rights>>,
+        user: Option<Topic>,
+    ) -> FilterSpec {
+        let is_known = rights.is_some() || user.is_some();
+        let own: Vec<_> = user.into_iter().chain(self.joining.clone()).collect();
+        spec.private = is_known.then(|| {
+            let mut private = rights.map_or_else(Vec::new, |rights| rights.private_of(&spec));
+            private.extend(literals(&own));
+            private
+        });
+        spec.topics.extend(own);
+        spec
     }
 
     fn check_number_of_names(&self, spec: &FilterSpec) -> Result<(), Problem> {

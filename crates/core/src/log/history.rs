@@ -19,6 +19,8 @@ pub struct HistoryEvent {
     pub event: String,
     /// Its data.
     pub data: String,
+    /// Whether it is for those only whose own rights cover it.
+    pub private: bool,
     /// When it was published, in milliseconds since the Unix epoch.
     pub published_at_ms: u64,
 }
@@ -180,6 +182,7 @@ impl Log {
             topics,
             event: read.event,
             data: read.data,
+            private: entry.private,
             published_at_ms: entry.at_ms,
         };
         Some((event, bytes.len()))

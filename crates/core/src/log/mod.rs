@@ -315,10 +315,16 @@ impl Log {
                 Some(self.id_scratch.as_slice())
             }
         };
-        self.store
-            .push(kind, self.last_ms, offset, keys, size_hint, |out| {
+        self.store.push(
+            (kind, event.private),
+            self.last_ms,
+            offset,
+            keys,
+            size_hint,
+            |out| {
                 encode(out, id, name, event.retry_ms, &event.data);
-            });
+            },
+        );
         if kind == Kind::StoredWithOwnId
             && let Some(id) = &event.id
             && self.own_ids.insert(id.as_str().into(), seq).is_none()

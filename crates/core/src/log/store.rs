@@ -49,6 +49,8 @@ pub(crate) struct Entry {
     start: u32,
     len: u32,
     pub(crate) kind: Kind,
+    /// Whether only those get it whose filter says so.
+    pub(crate) private: bool,
     /// Milliseconds since the Unix epoch, never less than the entry's before.
     pub(crate) at_ms: u64,
     /// The broker's offset; for a transient entry that of the stored one before it.
@@ -138,7 +140,7 @@ impl Store {
     /// Appends an entry whose bytes `encode` writes; `size_hint` is about how many those are.
     pub(crate) fn push(
         &mut self,
-        kind: Kind,
+        (kind, private): (Kind, bool),
         at_ms: u64,
         offset: Offset,
         topics: Topics,
@@ -172,6 +174,7 @@ impl Store {
             start: start as u32,
             len: len as u32,
             kind,
+            private,
             at_ms,
             offset,
             topics,
@@ -244,7 +247,7 @@ mod tests {
                         let size = size / (1 + usize::from(i) * 40);
                         let topics = Topics::One(TopicKey(0));
                         let offset = Offset::counted(store.next());
-                        let seq = store.push(Kind::Stored, 0, offset, topics, size / 2, |b| b.extend(vec![i; size]));
+                        let seq = store.push((Kind::Stored, false), 0, offset, topics, size / 2, |b| b.extend(vec![i; size]));
                         model.push_back((seq, size, i));
                     }
                 } else {

@@ -42,6 +42,8 @@ pub(crate) struct Client {
     pub(crate) last_id: String,
     /// The events before this place are accounted for.
     pub(crate) seen: usize,
+    /// Where its connection began.
+    pub(crate) opened: usize,
     /// Transient events before this place may be missing, as a gap went before.
     pub(crate) excused: usize,
 }
@@ -154,16 +156,23 @@ impl Client {
         }
         let place = model.place_after(id.offset.minor);
         if reason == GapReason::Lagged.as_str() {
-            let mut lost = self.seen..place.max(model.trimmed);
-            ensure!(
-                lost.any(|at| self.reader().matches(&model.records[at])),
-                "gap: nothing was lost"
-            );
+            let until = place.max(model.trimmed);
+            ensure!(self.may_have_lost(model, until), "gap: nothing was lost");
         }
         let again = reason == GapReason::UnknownId.as_str();
         self.seen = if again { place } else { self.seen.max(place) };
         self.excused = model.place_beyond(id.offset.minor);
         Ok(())
+    }
+
+    /// Whether the log has a reason to think that the client lost something. A client is not told of private events that
+    /// are not for it, so when it comes back it begins before them.
+    pub(crate) fn may_have_lost(&self, model: &Model, until: usize) -> bool {
+        let reader = self.reader();
+        let records = |from: usize| model.records.get(from..until).unwrap_or_default().iter();
+        records(self.seen).any(|record| reader.matches(record))
+            || records(self.seen.min(self.opened))
+                .any(|record| reader.reads(record) && !reader.matches(record))
     }
 
     /// Every event before a place was received, or is excused.

@@ -98,6 +98,7 @@ impl World {
             expected.gap
         );
         let client = &mut self.clients[client];
+        client.opened = expected.seen;
         if is_new {
             // Where a gap is due, only the gap itself tells the client where it is: else it could lose that unread.
             client.last_id = gap.map_or(starts_after.to_string(), |_| match start {
@@ -307,9 +308,8 @@ impl World {
                 );
             }
             CloseReason::Lagged => {
-                let mut lost = client.seen..self.model.trimmed;
                 ensure!(
-                    lost.any(|at| client.reader().matches(&self.model.records[at])),
+                    client.may_have_lost(&self.model, self.model.trimmed),
                     "lagged: the client lost nothing"
                 );
             }

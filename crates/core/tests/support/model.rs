@@ -24,6 +24,7 @@ pub(crate) struct Record {
     pub(crate) topics: Vec<Topic>,
     pub(crate) id: Option<String>,
     pub(crate) own_id: bool,
+    pub(crate) private: bool,
     pub(crate) name: String,
     pub(crate) data: String,
     pub(crate) at_ms: u64,
@@ -47,12 +48,26 @@ impl Reader<'_> {
                 .any(|pattern| pattern.matches(topic.as_str()))
     }
 
-    pub(crate) fn matches(&self, record: &Record) -> bool {
+    /// Whether an event is in one of the topics that are read.
+    pub(crate) fn reads(&self, record: &Record) -> bool {
         record.topics.is_empty()
             || record
                 .topics
                 .iter()
                 .any(|topic| topic == self.own || self.asked_for(topic))
+    }
+
+    /// Whether an event is for this reader.
+    pub(crate) fn matches(&self, record: &Record) -> bool {
+        let (true, Some(private)) = (record.private, &self.spec.private) else {
+            return self.reads(record);
+        };
+        let covered = |topic: &Topic| private.iter().any(|right| right.matches(topic.as_str()));
+        record.topics.is_empty()
+            || record
+                .topics
+                .iter()
+                .any(|topic| topic == self.own || (self.asked_for(topic) && covered(topic)))
     }
 }
 
@@ -94,10 +109,11 @@ impl Model {
         self.records.partition_point(|r| r.offset <= offset)
     }
 
-    /// Whether a stored event in a range is for a reader.
+    /// Whether a stored event in a range is in a reader's topics. Nobody knows any more whether one that is lost was
+    /// private.
     pub(crate) fn has_stored(&self, reader: &Reader, range: Range<usize>) -> bool {
         let mut records = self.records.get(range).unwrap_or_default().iter();
-        records.any(|r| r.kind != Kind::Transient && reader.matches(r))
+        records.any(|r| r.kind != Kind::Transient && reader.reads(r))
     }
 
     /// Where a topic's end is, while it is closed.

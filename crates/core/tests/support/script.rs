@@ -27,6 +27,7 @@ pub(crate) struct Publish {
     pub(crate) body_chars: usize,
     pub(crate) name: Option<&'static str>,
     pub(crate) own_id: bool,
+    pub(crate) private: bool,
     /// The publisher's clock is behind by so much.
     pub(crate) late_ms: u64,
 }
@@ -122,15 +123,16 @@ fn publish() -> impl Strategy<Value = Publish> {
     let body_chars = prop_oneof![8 => 0usize..40, 3 => 40usize..600, 1 => 600usize..6_000];
     let name = prop::sample::select(vec![None, None, Some("tick"), Some("order created")]);
     let late_ms = prop_oneof![4 => Just(0u64), 1 => 0u64..300];
-    let own_id = prop::bool::weighted(0.2);
-    (to(), topics, 0..CLIENTS, body_chars, name, own_id, late_ms).prop_map(
-        |(to, topics, client, body_chars, name, own_id, late_ms)| Publish {
+    let flags = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    (to(), topics, 0..CLIENTS, body_chars, name, flags, late_ms).prop_map(
+        |(to, topics, client, body_chars, name, (own_id, private), late_ms)| Publish {
             to,
             topics,
             client,
             body_chars,
             name,
             own_id,
+            private,
             late_ms,
         },
     )
@@ -142,13 +144,14 @@ fn spec() -> impl Strategy<Value = FilterSpec> {
         prop::collection::vec(pattern(), 0..3),
     );
     let topics_only = prop::collection::vec(topic(), 1..3).prop_map(|topics| (topics, Vec::new()));
-    (prop_oneof![mixed, topics_only], any::<bool>()).prop_map(|((topics, patterns), lines)| {
-        FilterSpec {
-            topics,
-            patterns,
-            topic_lines: lines,
-            ..FilterSpec::default()
-        }
+    let private = prop::option::weighted(0.4, prop::collection::vec(pattern(), 0..3));
+    let names = prop_oneof![mixed, topics_only];
+    (names, private, any::<bool>()).prop_map(|((topics, patterns), private, lines)| FilterSpec {
+        topics,
+        patterns,
+        private,
+        topic_lines: lines,
+        ..FilterSpec::default()
     })
 }
 

@@ -43,6 +43,7 @@ impl World {
             connection: None,
             last_id: String::new(),
             seen: 0,
+            opened: 0,
             excused: 0,
         };
         Self {
@@ -128,6 +129,7 @@ impl World {
         let at_ms = self.now_ms - publish.late_ms;
         let mut event = Event::text(body(self.model.len(), publish.body_chars));
         event.event = publish.name.map(str::to_owned);
+        event.private = publish.private;
         let is_stored = publish.to == To::Topics;
         if publish.own_id && is_stored {
             event.id = Some(format!("own {}.{}", self.lives, self.model.len()));
@@ -208,6 +210,7 @@ impl World {
             topics,
             id,
             own_id,
+            private: event.private,
             name: event.event.unwrap_or_else(|| "message".into()),
             data: event.data.replace("\r\n", "\n").replace('\r', "\n"),
             at_ms: self.last_ms,
@@ -290,10 +293,13 @@ impl World {
 }
 
 /// What makes two filters equal.
-fn filter_of(spec: &FilterSpec) -> (BTreeSet<&str>, BTreeSet<&str>, bool) {
-    let topics = spec.topics.iter().map(Topic::as_str).collect();
-    let patterns = spec.patterns.iter().map(Pattern::as_str);
-    (topics, patterns.collect(), spec.topic_lines)
+fn filter_of(spec: &FilterSpec) -> impl Ord {
+    let topics: BTreeSet<_> = spec.topics.iter().map(ToString::to_string).collect();
+    let texts = |patterns: &[Pattern]| -> BTreeSet<String> {
+        patterns.iter().map(ToString::to_string).collect()
+    };
+    let private = spec.private.as_deref().map(texts);
+    (topics, texts(&spec.patterns), private, spec.topic_lines)
 }
 
 /// Data that begins with the event's place, and has what the wire could stumble over.

@@ -76,9 +76,9 @@ impl Grant {
     /// Adds what it lets a person do.
     pub(crate) fn add_to(&self, rights: &mut Rights, user: Option<&str>) {
         let of_user = |template: &Template| template.of(user);
-        rights
-            .subscribe
-            .extend(self.subscribe.iter().filter_map(of_user));
+        let subscribe: Vec<_> = self.subscribe.iter().filter_map(of_user).collect();
+        rights.private.extend(subscribe.iter().cloned());
+        rights.subscribe.extend(subscribe);
         rights
             .publish
             .extend(self.publish.iter().filter_map(of_user));

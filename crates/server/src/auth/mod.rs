@@ -77,7 +77,7 @@ impl Authenticator {
         let webhook = Webhook::new(&auth.webhook)?;
         let anonymous = Rights {
             may_log_in: webhook.is_some() || !issuers.is_empty() || !keys.is_empty(),
-            ..anonymous_grant.rights(None)
+            ..rights_of_anyone(&anonymous_grant)
         };
         Ok(Self {
             anonymous: Arc::new(anonymous),
@@ -153,7 +153,7 @@ impl Authenticator {
     }
 
     fn by_key(&self, key: &ApiKey) -> Identity {
-        let mut rights = self.anonymous_grant.rights(None);
+        let mut rights = rights_of_anyone(&self.anonymous_grant);
         key.grant.add_to(&mut rights, None);
         Identity {
             user: None,
@@ -181,7 +181,7 @@ impl Authenticator {
             return Err(unauthorized(Check::Claim, &detail));
         }
         let user: Option<Arc<str>> = user.map(Into::into);
-        let mut rights = self.anonymous_grant.rights(None);
+        let mut rights = rights_of_anyone(&self.anonymous_grant);
         self.roles.add_to(&mut rights, roles, user.as_deref());
         own.add_to(&mut rights, user.as_deref());
         Ok(Identity {
@@ -191,5 +191,13 @@ impl Authenticator {
             expires_s,
             place: None,
         })
+    }
+}
+
+/// What anyone may do. Private events are for those who have a right of their own.
+fn rights_of_anyone(anonymous: &Grant) -> Rights {
+    Rights {
+        private: Vec::new(),
+        ..anonymous.rights(None)
     }
 }

@@ -103,6 +103,11 @@ pub(super) fn check(
     rights: Option<&Rights>,
 ) -> Result<(), Problem> {
     publication.validate(door.limits.event_bytes_max)?;
+    if publication.event.private && rights.is_none() {
+        let detail = "this hub has no authentication, so nobody can be told from anybody else; publish the event \
+                      without `private`, or set `auth`";
+        return Err(Problem::new(Code::PrivateUnavailable, detail));
+    }
     check_right(
         rights,
         publication.topics.iter().map(tidewire::Topic::as_str),

@@ -46,6 +46,7 @@ pub(super) async fn history(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Problem> {
     let topic = topic_of(topic)?;
+    let rights = rights.as_deref();
     if let Some(rights) = rights.filter(|rights| !rights.may_read(topic.as_str())) {
         let detail = format!("no right to subscribe to `{topic}`");
         return Err(rights.refuse(detail).with("topic", topic.as_str()));
@@ -63,10 +64,18 @@ pub(super) async fn history(
     let page = door
         .hub
         .history(&topic, &start, limit, door.limits.body_bytes_max);
+    let is_for_them = |event: &&HistoryEvent| {
+        let mut topics = event.topics.iter();
+        let Some(rights) = rights.filter(|_| event.private) else {
+            return true;
+        };
+        topics.any(|topic| rights.may_read_private(topic))
+    };
     let events: Vec<Value> = page
         .events
-        .into_iter()
-        .map(|event| event_json(&event))
+        .iter()
+        .filter(is_for_them)
+        .map(event_json)
         .collect();
     Ok(Json(json!({
         "topic": topic.as_str(),

@@ -86,8 +86,8 @@ fn what_is_made_is_let_in_and_explained() {
             "may subscribe  user:42, notification:42, ticket:**",
             "may publish    orders:42",
             "admin          no",
-            "ticket:a: subscribe yes, publish no",
-            "user:43: subscribe no, publish no",
+            "ticket:a: subscribe yes, publish no, private events yes",
+            "user:43: subscribe no, publish no, private events no",
         ] {
             assert!(said.lines().any(|l| l == line), "{line}\n{said}");
         }

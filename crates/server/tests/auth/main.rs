@@ -11,6 +11,7 @@ mod doors;
 mod forged;
 mod issuer;
 mod keys;
+mod private;
 mod published;
 mod rights;
 mod webhook;

@@ -339,7 +339,7 @@ pub(crate) async fn a_restart_keeps_what_the_broker_promises<S: Subject>(subject
         .publish_all(&batch("a", 0, 10), Some(key("k", 1)))
         .await
         .unwrap();
-    hub.publish("a", Event::text("own").with_id("own"))
+    hub.publish("a", Event::text("own").with_id("own").private())
         .await
         .unwrap();
     let end = hub.close_topic(topic("b")).await.unwrap();

@@ -5,6 +5,7 @@
 //! | `topic` | once for each topic |
 //! | `data` | the event's data |
 //! | `event`, `id`, `retry` | its name, its publisher's id, its `retry:` in milliseconds; where there are such |
+//! | `private` | `true` where only those get it whose own rights cover it |
 //! | `batch` | with the first of several events that belong together: how many they are |
 //! | `events` | instead of all others: more events of a batch, as bytes (`../packed.rs`) after their number |
 //! | `end` | instead of all others: the topic that ends here |
@@ -82,6 +83,9 @@ pub(super) fn fields(publication: &Publication, batch: usize) -> Vec<Vec<u8>> {
     }
     if let Some(retry_ms) = event.retry_ms {
         put("retry", &retry_ms.to_string());
+    }
+    if event.private {
+        put("private", "true");
     }
     if batch > 1 {
         put("batch", &batch.to_string());
@@ -276,6 +280,12 @@ fn try_understand(fields: Vec<Vec<u8>>, event_bytes_max: usize) -> Result<What, 
                         .map_err(|_| "`retry` is no number".to_owned())?,
                 );
             }
+            // What can't be understood must not reach more people than it was meant for.
+            b"private" => {
+                event.private = text
+                    .parse()
+                    .map_err(|_| "`private` is neither `true` nor `false`".to_owned())?;
+            }
             b"batch" => {
                 batch = text
                     .parse()
@@ -329,7 +339,8 @@ mod tests {
         let rich = Event::text("l1\nl2")
             .named("n")
             .with_id("own")
-            .with_retry_ms(9);
+            .with_retry_ms(9)
+            .private();
         for (topics, event) in [(vec!["a"], Event::text("")), (vec!["a", "b"], rich)] {
             let publication = Publication::new(topics, event).expect("valid");
             assert_eq!(
@@ -354,6 +365,7 @@ mod tests {
             "topic a",
             "topic a* data x",
             "topic a data x retry soon",
+            "topic a data x private yes",
             "topic a data x id ~1",
             "topic a",
         ] {
