@@ -31,6 +31,7 @@ use self::channels::Announcer;
 use self::consumer::{Consumer, ConsumerFigures, ConsumerOptions};
 use self::delivery::Delivery;
 use self::domain::Rule;
+pub(crate) use self::domain::check_template;
 use self::store::Store;
 use crate::config::{BrokerKind, Config, NotificationRule};
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(super) use self::rule::Rule;
+pub(crate) use self::rule::check_template;
 
 /// Longest recipient, type, title, link in bytes. Stops records from being used as storage.
 const SHORT_BYTES_MAX: usize = 256;
