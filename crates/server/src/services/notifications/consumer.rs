@@ -11,8 +11,9 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue, RedisResult, Value};
 use tidewire::redis::{Backoff, Connection, Redis};
 
-use super::delivery::Delivery;
+use super::delivery::{Delivery, NotCreated};
 use super::domain::Rule;
+use super::store::StoreError;
 
 /// Entries that are read at a time: what a node that dies leaves to the others.
 const ENTRIES_MAX: usize = 64;
@@ -54,6 +55,25 @@ enum Failed {
     Away(String),
 }
 
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // It is tried again, and the store knows what it has of this event.
+            StoreError::Away(why) | StoreError::Unknown(why) => Self::Away(why),
+            StoreError::Refused(why) => Self::Event(format!("the database refuses it: {why}")),
+        }
+    }
+}
+
+impl From<NotCreated> for Failed {
+    fn from(error: NotCreated) -> Self {
+        match error {
+            NotCreated::Event(error) => Self::Event(error.to_string()),
+            NotCreated::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<redis::RedisError> for Failed {
     fn from(error: redis::RedisError) -> Self {
         Self::Away(error.to_string())
@@ -83,8 +103,7 @@ impl Consumer {
 
     async fn follow(&self, backoff: &mut Backoff) -> Result<(), Failed> {
         // Reading waits for the store: while it is away, events stay where they are.
-        let away = |error: super::store::StoreError| Failed::Away(error.to_string());
-        self.delivery.store.check().await.map_err(away)?;
+        self.delivery.store.check().await?;
         let mut connection = self.redis.dedicated().await?;
         self.make_group(&mut connection).await?;
         // What this node had read before it ended is its own again.
@@ -198,8 +217,7 @@ impl Consumer {
         }
         for (new, n) in made {
             let source = format!("{}:{id}:{n}", self.options.stream);
-            let created = self.delivery.create(&new, Some(&source)).await;
-            created.map_err(|error| Failed::Away(error.to_string()))?;
+            self.delivery.create(&new, Some(&source)).await?;
         }
         Ok(())
     }

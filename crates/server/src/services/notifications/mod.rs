@@ -68,6 +68,7 @@ impl Notifications {
         let announced = redis.clone().filter(|_| settings.announce);
         let delivery = Arc::new(Delivery {
             hub: hub.clone(),
+            event_bytes_max: config.limits.event_bytes_max,
             store: Store::new(settings.database.reveal()),
             announcer: announced.map(Announcer),
             retention: Some(settings.retention).filter(|kept| *kept > Duration::ZERO),

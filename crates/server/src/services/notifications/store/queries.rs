@@ -5,10 +5,12 @@ pub(super) const SQLITE_SETTINGS: &str =
     "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000;";
 
 /// Version, name and statements. One that was published is never changed.
-pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "notifications",
-    "CREATE TABLE notifications (
+pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "notifications", NOTIFICATIONS),
+    (2, "order of publication", ORDER_OF_PUBLICATION),
+];
+
+const NOTIFICATIONS: &str = "CREATE TABLE notifications (
         id TEXT PRIMARY KEY,
         recipient TEXT NOT NULL,
         kind TEXT NOT NULL,
@@ -24,8 +26,13 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[(
     CREATE INDEX notifications_of_recipient ON notifications (recipient, id);
     CREATE INDEX notifications_unread ON notifications (recipient, id) WHERE read_ms IS NULL;
     CREATE INDEX notifications_unpublished ON notifications (created_ms) WHERE published = 0;
-    CREATE INDEX notifications_by_age ON notifications (created_ms);",
-)];
+    CREATE INDEX notifications_by_age ON notifications (created_ms);";
+
+/// `published` says when, in milliseconds since 1970, as who resumes lacks what was published after and not what was made
+/// after.
+const ORDER_OF_PUBLICATION: &str =
+    "UPDATE notifications SET published = created_ms WHERE published = 1;
+    CREATE INDEX notifications_by_publication ON notifications (recipient, published, id);";
 
 pub(super) const INSERT: &str = "INSERT INTO notifications
     (id, recipient, kind, title, body, link, data, created_ms, source)
@@ -41,15 +48,25 @@ pub(super) const BY_ID: &str =
     "SELECT id, recipient, kind, title, body, link, data, created_ms, read_ms
     FROM notifications WHERE recipient = $1 AND id = $2";
 
-pub(super) const PUBLISHED: &str = "UPDATE notifications SET published = 1 WHERE id = $1";
+pub(super) const PUBLISHED: &str = "UPDATE notifications SET published = COALESCE($1, created_ms)
+    WHERE id = $2 AND published = 0";
 
 pub(super) const UNPUBLISHED: &str =
     "SELECT id, recipient, kind, title, body, link, data, created_ms, read_ms
     FROM notifications WHERE published = 0 AND created_ms < $1 ORDER BY created_ms LIMIT $2";
 
+pub(super) const PUBLISHED_MS: &str =
+    "SELECT CASE published WHEN 0 THEN created_ms ELSE published END
+    FROM notifications WHERE recipient = $1 AND id = $2";
+
 pub(super) const PUBLISHED_AFTER: &str =
     "SELECT id, recipient, kind, title, body, link, data, created_ms, read_ms
-    FROM notifications WHERE recipient = $1 AND id > $2 AND published <> 0 ORDER BY id LIMIT $3";
+    FROM notifications WHERE recipient = $1 AND published <> 0 AND (published, id) > ($2, $3)
+    ORDER BY published, id LIMIT $4";
+
+pub(super) const UNPUBLISHED_OF: &str =
+    "SELECT id, recipient, kind, title, body, link, data, created_ms, read_ms
+    FROM notifications WHERE recipient = $1 AND published = 0 ORDER BY id LIMIT $2";
 
 pub(super) const LIST: &str =
     "SELECT id, recipient, kind, title, body, link, data, created_ms, read_ms
@@ -64,8 +81,12 @@ pub(super) const UNREAD_COUNT: &str =
 pub(super) const READ: &str = "UPDATE notifications SET read_ms = $1
     WHERE recipient = $2 AND id = $3 AND read_ms IS NULL";
 
-pub(super) const READ_ALL: &str =
-    "UPDATE notifications SET read_ms = $1 WHERE recipient = $2 AND read_ms IS NULL";
+pub(super) const NEWEST_UNREAD: &str = "SELECT id FROM notifications
+    WHERE recipient = $1 AND read_ms IS NULL ORDER BY id DESC LIMIT 1";
+
+pub(super) const READ_ALL: &str = "UPDATE notifications SET read_ms = $1 WHERE id IN
+    (SELECT id FROM notifications WHERE recipient = $2 AND id <= $3 AND read_ms IS NULL ORDER BY id LIMIT $4)
+    AND read_ms IS NULL";
 
 pub(super) const DELETE: &str = "DELETE FROM notifications WHERE recipient = $1 AND id = $2";
 
@@ -79,11 +100,14 @@ pub(super) const ALL: &[&str] = &[
     BY_ID,
     PUBLISHED,
     UNPUBLISHED,
+    UNPUBLISHED_OF,
+    PUBLISHED_MS,
     PUBLISHED_AFTER,
     LIST,
     LIST_UNREAD,
     UNREAD_COUNT,
     READ,
+    NEWEST_UNREAD,
     READ_ALL,
     DELETE,
     EXPIRE,

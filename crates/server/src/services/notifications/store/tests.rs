@@ -11,8 +11,8 @@ use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
 use self::postgres::Postgres;
-use super::super::domain::NewNotification;
-use super::{Store, queries};
+use super::super::domain::{NewNotification, Notification};
+use super::{After, ROWS_MAX, Store, StoreError, queries};
 
 fn new(user: &str, n: usize) -> NewNotification {
     NewNotification {
@@ -48,6 +48,8 @@ async fn suite(store: &Store) {
     reading_and_deleting_are_the_users_own(store).await;
     a_source_makes_one_notification(store).await;
     what_is_unpublished_is_found(store).await;
+    what_was_published_late_comes_after_what_was_published_before_it(store).await;
+    all_is_read_in_steps(store).await;
     what_is_old_is_deleted(store).await;
     writers_at_once_lose_nothing(store).await;
 }
@@ -121,7 +123,7 @@ async fn what_is_unpublished_is_found(store: &Store) {
         create(store, "later", 1).await,
         create(store, "later", 2).await,
     );
-    store.note_published(&a).await.unwrap();
+    store.note_published(&a, None).await.unwrap();
     let soon = Timestamp::now() + SignedDuration::from_secs(1);
     let found = store.unpublished(soon).await.unwrap();
     let found: Vec<_> = found
@@ -130,14 +132,62 @@ async fn what_is_unpublished_is_found(store: &Store) {
         .map(|n| n.id)
         .collect();
     assert_eq!(found, std::slice::from_ref(&b));
-    store.note_published(&b).await.unwrap();
-    let after = store.published_after("later", &a).await.unwrap();
+    let unpublished = store.unpublished_of("later").await.unwrap();
+    assert_eq!(names(&unpublished), std::slice::from_ref(&b));
+    store.note_published(&b, None).await.unwrap();
+    assert_eq!(store.unpublished_of("later").await.unwrap(), []);
     assert_eq!(
-        after.into_iter().map(|n| n.id).collect::<Vec<_>>(),
+        published_after(store, "later", &a).await,
         std::slice::from_ref(&b)
     );
-    assert_eq!(store.published_after("later", &b).await.unwrap(), []);
-    assert_eq!(store.published_after("nobody", &a).await.unwrap(), []);
+    assert_eq!(published_after(store, "later", &b).await, [""; 0]);
+    assert_eq!(store.published_ms("nobody", &a).await.unwrap(), None);
+}
+
+fn names(notifications: &[Notification]) -> Vec<String> {
+    notifications.iter().map(|one| one.id.clone()).collect()
+}
+
+async fn published_after(store: &Store, user: &str, id: &str) -> Vec<String> {
+    let after = After {
+        published_ms: store.published_ms(user, id).await.unwrap().unwrap(),
+        id: id.to_owned(),
+    };
+    names(&store.published_after(user, &after).await.unwrap())
+}
+
+/// Who has the newer one, which was published at once, lacked the older one, which was published when the broker was back.
+async fn what_was_published_late_comes_after_what_was_published_before_it(store: &Store) {
+    let mut made = Vec::new();
+    for n in 0..3 {
+        made.push(create(store, "order", n).await);
+    }
+    let now = Timestamp::now();
+    let at = |seconds| Some(now + SignedDuration::from_secs(seconds));
+    store.note_published(&made[1], at(1)).await.unwrap();
+    store.note_published(&made[0], at(2)).await.unwrap();
+    store.note_published(&made[2], at(3)).await.unwrap();
+    // Noted once: another node that finds it published does not move it.
+    store.note_published(&made[1], at(9)).await.unwrap();
+    assert_eq!(
+        published_after(store, "order", &made[1]).await,
+        [made[0].clone(), made[2].clone()]
+    );
+    assert_eq!(
+        published_after(store, "order", &made[0]).await,
+        [made[2].clone()]
+    );
+    assert_eq!(published_after(store, "order", &made[2]).await, [""; 0]);
+}
+
+/// All of them, though they are more than one statement changes; not what comes meanwhile.
+async fn all_is_read_in_steps(store: &Store) {
+    for n in 0..=ROWS_MAX {
+        create(store, "many", usize::try_from(n).unwrap()).await;
+    }
+    let updated = store.read_all("many", Timestamp::now()).await.unwrap();
+    assert_eq!(i64::try_from(updated), Ok(ROWS_MAX + 1));
+    assert_eq!(store.unread_count("many").await.unwrap(), 0);
 }
 
 async fn what_is_old_is_deleted(store: &Store) {
@@ -202,7 +252,18 @@ async fn sqlite_keeps_the_contract() {
 #[tokio::test]
 async fn postgres_keeps_the_contract() {
     let server = Postgres::start();
-    suite(&Store::new(&server.url())).await;
+    let store = Store::new(&server.url());
+    suite(&store).await;
+    // What PostgreSQL has no place for is no outage.
+    let nul = NewNotification {
+        title: "a\0b".into(),
+        ..new("nul", 1)
+    };
+    let refused = store.create(&nul, None, Timestamp::now()).await;
+    assert!(
+        matches!(refused, Err(StoreError::Refused(_))),
+        "{refused:?}"
+    );
     assert_eq!(
         Store::new(&server.url())
             .unread_count("list")
@@ -218,11 +279,13 @@ async fn plans(store: &Store, explain: &str, column: &str) -> Vec<(&'static str,
     let mut plans = Vec::new();
     for statement in queries::ALL {
         let mut text = format!("{explain} {statement}");
-        for (n, value) in [(3, "'1'"), (2, "'1'"), (1, "'1'")] {
+        for n in [4, 3, 2, 1] {
             let is_number = statement.contains(&format!("LIMIT ${n}"))
                 || statement.contains(&format!("created_ms < ${n}"))
-                || statement.contains(&format!("read_ms = ${n}"));
-            text = text.replace(&format!("${n}"), if is_number { "1" } else { value });
+                || statement.contains(&format!("read_ms = ${n}"))
+                || statement.contains(&format!("id) > (${n},"))
+                || statement.contains(&format!("COALESCE(${n},"));
+            text = text.replace(&format!("${n}"), if is_number { "1" } else { "'1'" });
         }
         let rows = sqlx::query(AssertSqlSafe(text))
             .fetch_all(pool)
