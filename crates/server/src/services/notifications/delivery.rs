@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::channels::Announcer;
 use super::domain::{NewNotification, Notification};
-use super::store::{Created, ROWS_MAX, Store, StoreError};
+use super::store::{Created, Store, StoreError};
 
 /// Topics with this prefix are a user's notifications.
 pub(super) const TOPIC: &str = "notification:";
@@ -88,7 +88,7 @@ impl Delivery {
         if let Some(announcer) = &self.announcer {
             announcer.announce(notification).await;
         }
-        if let Err(error) = self.store.note_published(&notification.id, at).await {
+        if let Err(error) = self.store.note_published(notification, at).await {
             // It is published once more, and refused as its id is taken.
             tracing::debug!(%error, id = notification.id, "a notification is not marked as published");
             return false;
@@ -122,12 +122,12 @@ impl Delivery {
     async fn look_after(&self) -> Result<(), StoreError> {
         let now = Timestamp::now();
         loop {
-            let page = self.store.unpublished(now - LEFT_AFTER).await?;
-            let mut done = 0;
-            for notification in &page {
-                done += i64::from(self.publish(notification).await);
+            let left = self.store.unpublished(now - LEFT_AFTER).await?;
+            let mut is_done = true;
+            for notification in &left.notifications {
+                is_done &= self.publish(notification).await;
             }
-            if done < ROWS_MAX {
+            if left.is_all || !is_done {
                 break;
             }
         }

@@ -244,9 +244,10 @@ async fn list(State(door): State<Door>, request: Request) -> Result<Response, Pr
         .store
         .list(&user, unread, cursor.as_deref(), limit)
         .await?;
-    let is_full = i64::try_from(page.len()).is_ok_and(|len| len == limit);
-    let next = page.last().filter(|_| is_full).map(|last| last.id.clone());
-    Ok(Json(json!({ "notifications": page, "next": next })).into_response())
+    // A page may have fewer than asked for, where they are long.
+    let last = page.notifications.last().filter(|_| !page.is_all);
+    let next = last.map(|last| last.id.clone());
+    Ok(Json(json!({ "notifications": page.notifications, "next": next })).into_response())
 }
 
 async fn unread_count(State(door): State<Door>, request: Request) -> Result<Response, Problem> {

@@ -24,10 +24,8 @@ use uuid::Uuid;
 
 use super::delivery::Delivery;
 use super::domain::Notification;
-use super::store::{After, ROWS_MAX, StoreError};
+use super::store::{After, StoreError, Stored};
 
-/// Most bytes of a page, but for its last notification. Stops clients who don't read from filling the memory.
-const PAGE_BYTES_MAX: usize = 256 * 1_024;
 /// How soon a client comes back for the next page, in milliseconds.
 const NEXT_MS: u64 = 10;
 /// By how much the clocks of nodes may differ for a greeting's time to lead past nothing, in milliseconds.
@@ -116,21 +114,24 @@ pub(super) async fn after(
     Ok(In::Store(After { published_ms, id }))
 }
 
-/// What the store has behind a place, up to [`ROWS_MAX`] rows.
+/// What the store has behind a place.
 pub(super) async fn missed(
     delivery: &Delivery,
     user: &str,
     after: &After,
-) -> Result<Vec<Notification>, StoreError> {
+) -> Result<Stored, StoreError> {
     // In this order: what is noted as published in between is in the second answer.
     let unnoted = delivery.store.unpublished_of(user).await?;
     let mut stored = delivery.store.published_after(user, after).await?;
-    let is_all = i64::try_from(stored.len()).is_ok_and(|rows| rows < ROWS_MAX);
-    for notification in unnoted {
+    if !stored.is_all {
+        return Ok(stored);
+    }
+    for notification in unnoted.notifications {
         // What the log does not have yet comes when it is published.
-        let is_new = |stored: &[Notification]| stored.iter().all(|one| one.id != notification.id);
-        if is_all && delivery.hub.knows(&notification.id) && is_new(&stored) {
-            stored.push(notification);
+        let mut others = stored.notifications.iter();
+        let is_new = others.all(|one| one.id != notification.id);
+        if is_new && delivery.hub.knows(&notification.id) {
+            stored.notifications.push(notification);
         }
     }
     Ok(stored)
@@ -162,39 +163,24 @@ pub(super) struct Page<'a> {
     pub(super) then: Then<'a>,
 }
 
-/// Cuts a page off what the store answered, which is all it has if it is less than [`ROWS_MAX`] rows.
-pub(super) fn page(stored: &[Notification], knows: impl Fn(&str) -> bool) -> Page<'_> {
-    let known = stored
-        .iter()
-        .rposition(|notification| knows(&notification.id));
-    let wanted = known.map_or(stored.len(), |at| at + 1);
-    let mut bytes = 0;
-    let fits = |notification: &&Notification| {
-        let fits = bytes < PAGE_BYTES_MAX;
-        bytes += size(notification);
-        fits
-    };
-    let len = stored[..wanted].iter().take_while(fits).count();
-    let is_all = i64::try_from(stored.len()).is_ok_and(|rows| rows < ROWS_MAX);
-    let then = match known {
-        _ if len < wanted => Then::Store,
-        Some(at) => Then::LogAfter(&stored[at].id),
-        None if is_all => Then::Log,
-        None => Then::Store,
-    };
-    Page {
-        notifications: &stored[..len],
-        then,
+/// Cuts a page off what the store answered: up to the last one that the log has, too.
+pub(super) fn page(stored: &Stored, knows: impl Fn(&str) -> bool) -> Page<'_> {
+    let all = &stored.notifications;
+    let known = all.iter().rposition(|notification| knows(&notification.id));
+    match known {
+        Some(at) => Page {
+            notifications: &all[..=at],
+            then: Then::LogAfter(&all[at].id),
+        },
+        None => Page {
+            notifications: all,
+            then: if stored.is_all {
+                Then::Log
+            } else {
+                Then::Store
+            },
+        },
     }
-}
-
-fn size(notification: &Notification) -> usize {
-    let data = notification
-        .data
-        .as_ref()
-        .map_or(0, |data| data.to_string().len());
-    let body = notification.body.as_ref().map_or(0, String::len);
-    notification.title.len() + body + data + 512
 }
 
 /// A response of a page alone.
@@ -210,26 +196,18 @@ pub(super) fn finite(greeting: &str, events: Vec<Event>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use super::super::domain::NewNotification;
     use super::*;
 
-    fn stored(count: usize, body_bytes: usize) -> Vec<Notification> {
+    fn cut(count: usize, is_all: bool, known: &[&str]) -> (usize, String) {
         let one = |n| Notification {
             id: format!("{n:04}"),
-            recipient_id: "u".into(),
-            kind: "t".into(),
-            title: "t".into(),
-            body: Some("x".repeat(body_bytes)),
-            link: None,
-            data: None,
-            read: false,
-            read_at: None,
-            created_at: String::new(),
+            ..NewNotification::default().draft()
         };
-        (0..count).map(one).collect()
-    }
-
-    fn cut(count: usize, body_bytes: usize, known: &[&str]) -> (usize, String) {
-        let stored = stored(count, body_bytes);
+        let stored = Stored {
+            notifications: (0..count).map(one).collect(),
+            is_all,
+        };
         let page = page(&stored, |id| known.contains(&id));
         (page.notifications.len(), format!("{:?}", page.then))
     }
@@ -247,19 +225,15 @@ mod tests {
 
     #[test]
     fn nothing_between_the_store_and_the_log_is_left_out() {
-        assert_eq!(cut(0, 0, &[]), (0, "Log".into()));
-        assert_eq!(cut(3, 0, &[]), (3, "Log".into()));
-        assert_eq!(cut(3, 0, &["0001"]), (2, "LogAfter(\"0001\")".into()));
+        assert_eq!(cut(0, true, &[]), (0, "Log".into()));
+        assert_eq!(cut(3, true, &[]), (3, "Log".into()));
+        assert_eq!(cut(3, true, &["0001"]), (2, "LogAfter(\"0001\")".into()));
         assert_eq!(
-            cut(3, 0, &["0000", "0002"]),
+            cut(3, true, &["0000", "0002"]),
             (3, "LogAfter(\"0002\")".into())
         );
-        // A full answer may not be all there is.
-        assert_eq!(cut(500, 0, &[]), (500, "Store".into()));
-        assert_eq!(cut(500, 0, &["0499"]), (500, "LogAfter(\"0499\")".into()));
-        // Nor is what does not fit.
-        let (len, then) = cut(100, 50_000, &["0099"]);
-        assert_eq!((len, then.as_str()), (6, "Store"));
-        assert_eq!(cut(1, 1_000_000, &[]), (1, "Log".into()), "one always fits");
+        // There is more.
+        assert_eq!(cut(3, false, &[]), (3, "Store".into()));
+        assert_eq!(cut(3, false, &["0002"]), (3, "LogAfter(\"0002\")".into()));
     }
 }

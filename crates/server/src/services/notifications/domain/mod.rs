@@ -144,3 +144,13 @@ pub(super) struct Notification {
     pub(super) read_at: Option<String>,
     pub(super) created_at: String,
 }
+
+impl Notification {
+    /// About how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        let data = self.data.as_ref();
+        let data = data.map_or(0, |data| data.to_string().len());
+        let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        self.title.len() + optional(&self.body) + optional(&self.link) + data + 512
+    }
+}

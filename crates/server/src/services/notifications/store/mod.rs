@@ -7,6 +7,7 @@ mod tests;
 use std::borrow::Cow;
 use std::time::Duration;
 
+use futures_util::{Stream, TryStreamExt};
 use jiff::Timestamp;
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
@@ -24,6 +25,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rows that one call changes or answers.
 pub(super) const ROWS_MAX: i64 = 500;
+/// Bytes that one call answers, but for the last row. Stops requests from filling the memory with long bodies.
+pub(super) const BYTES_MAX: usize = 256 * 1_024;
 
 /// The database does not do what it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,33 @@ impl From<sqlx::Error> for StoreError {
             Self::Away(error.to_string())
         }
     }
+}
+
+/// Notifications that the store has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Stored {
+    pub(super) notifications: Vec<Notification>,
+    /// Whether there are no more of them.
+    pub(super) is_all: bool,
+}
+
+/// Reads rows up to a number of them, which is what was asked for, or about [`BYTES_MAX`].
+async fn up_to(
+    limit: i64,
+    mut rows: impl Stream<Item = sqlx::Result<AnyRow>> + Unpin,
+) -> Result<Stored, StoreError> {
+    let mut stored = Stored::default();
+    let mut bytes = 0;
+    while let Some(row) = in_time(rows.try_next()).await? {
+        let notification = notification(&row)?;
+        bytes += notification.size();
+        stored.notifications.push(notification);
+        if bytes >= BYTES_MAX {
+            return Ok(stored);
+        }
+    }
+    stored.is_all = i64::try_from(stored.notifications.len()).is_ok_and(|rows| rows < limit);
+    Ok(stored)
 }
 
 /// The answer to a query, if it comes in time.
@@ -182,36 +212,34 @@ impl Store {
     /// Notes that a notification has been published, and when; `None` if that was as soon as it was made.
     pub(super) async fn note_published(
         &self,
-        id: &str,
+        notification: &Notification,
         at: Option<Timestamp>,
     ) -> Result<(), StoreError> {
         let noted = sqlx::query(queries::PUBLISHED)
             .bind(at.map(Timestamp::as_millisecond))
-            .bind(id)
+            .bind(&notification.recipient_id)
+            .bind(&notification.id)
             .execute(self.pool().await?);
         in_time(noted).await?;
         Ok(())
     }
 
     /// What was stored before a time and not published yet, oldest first.
-    pub(super) async fn unpublished(
-        &self,
-        before: Timestamp,
-    ) -> Result<Vec<Notification>, StoreError> {
+    pub(super) async fn unpublished(&self, before: Timestamp) -> Result<Stored, StoreError> {
         let rows = sqlx::query(queries::UNPUBLISHED)
             .bind(before.as_millisecond())
             .bind(ROWS_MAX)
-            .fetch_all(self.pool().await?);
-        in_time(rows).await?.iter().map(notification).collect()
+            .fetch(self.pool().await?);
+        up_to(ROWS_MAX, rows).await
     }
 
     /// What of a user is stored and not noted as published, oldest first.
-    pub(super) async fn unpublished_of(&self, user: &str) -> Result<Vec<Notification>, StoreError> {
+    pub(super) async fn unpublished_of(&self, user: &str) -> Result<Stored, StoreError> {
         let rows = sqlx::query(queries::UNPUBLISHED_OF)
             .bind(user)
             .bind(ROWS_MAX)
-            .fetch_all(self.pool().await?);
-        in_time(rows).await?.iter().map(notification).collect()
+            .fetch(self.pool().await?);
+        up_to(ROWS_MAX, rows).await
     }
 
     /// When a user's notification was published, in milliseconds since 1970; `None` if the user has none of this id.
@@ -232,24 +260,24 @@ impl Store {
         &self,
         user: &str,
         after: &After,
-    ) -> Result<Vec<Notification>, StoreError> {
+    ) -> Result<Stored, StoreError> {
         let rows = sqlx::query(queries::PUBLISHED_AFTER)
             .bind(user)
             .bind(after.published_ms)
             .bind(&after.id)
             .bind(ROWS_MAX)
-            .fetch_all(self.pool().await?);
-        in_time(rows).await?.iter().map(notification).collect()
+            .fetch(self.pool().await?);
+        up_to(ROWS_MAX, rows).await
     }
 
-    /// A user's notifications that are older than a cursor, newest first.
+    /// A user's notifications that are older than a cursor, newest first; up to `limit`.
     pub(super) async fn list(
         &self,
         user: &str,
         unread: bool,
         cursor: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<Notification>, StoreError> {
+    ) -> Result<Stored, StoreError> {
         let sql = if unread {
             queries::LIST_UNREAD
         } else {
@@ -259,9 +287,9 @@ impl Store {
             .bind(user)
             // Ids are of hexadecimal digits and hyphens, after which this comes in every collation.
             .bind(cursor.unwrap_or("g"))
-            .bind(limit.min(ROWS_MAX))
-            .fetch_all(self.pool().await?);
-        in_time(rows).await?.iter().map(notification).collect()
+            .bind(limit)
+            .fetch(self.pool().await?);
+        up_to(limit, rows).await
     }
 
     pub(super) async fn unread_count(&self, user: &str) -> Result<i64, StoreError> {
@@ -304,17 +332,22 @@ impl Store {
             return Ok(0);
         };
         let newest: String = newest.try_get(0)?;
-        let mut updated = 0;
+        let (mut updated, mut from) = (0, String::new());
         loop {
             let marked = sqlx::query(queries::READ_ALL)
                 .bind(now.as_millisecond())
                 .bind(user)
+                .bind(&from)
                 .bind(&newest)
                 .bind(ROWS_MAX)
-                .execute(pool);
-            match in_time(marked).await?.rows_affected() {
-                0 => return Ok(updated),
-                rows => updated += rows,
+                .fetch_all(pool);
+            let marked = in_time(marked).await?;
+            updated += marked.len() as u64;
+            for row in &marked {
+                from = from.max(row.try_get(0)?);
+            }
+            if i64::try_from(marked.len()).is_ok_and(|rows| rows < ROWS_MAX) {
+                return Ok(updated);
             }
         }
     }
