@@ -3,7 +3,9 @@
 //!
 //! In turns: *raw* pipelines an `XADD` for each event of a batch, from as many tasks over one connection; *broker* is as many
 //! publishers of one hub. Then one event at a time: *raw* from before its `XADD` until a blocked `XREAD` of another connection
-//! has it; *broker* from before the publish on one hub until another hub's log has it.
+//! has it; *in the log* from before the publish until it is answered, which is once the node's log has read it back from the
+//! stream, as that of any other node; *at a reader* from before the publish on one hub until a stream of another hub has it.
+//! *Memory* is the same as the last without Redis: what the hub itself takes from a publish to a stream.
 
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
@@ -138,8 +140,8 @@ async fn broker(args: &Args, hub: &Hub, data: &str) -> Result<Duration> {
 }
 
 /// From before an `XADD` until another connection has read the entry.
-async fn raw_single(client: &Client, singles: usize, data: &str) -> Result<Vec<Duration>> {
-    let (mut writer, mut reader) = (connect(client).await?, connect(client).await?);
+async fn raw_single(client: Client, singles: usize, data: String) -> Result<Vec<Duration>> {
+    let (mut writer, mut reader) = (connect(&client).await?, connect(&client).await?);
     let (sender, mut begun) = tokio::sync::mpsc::channel::<Instant>(1);
     redis::cmd("DEL")
         .arg("single")
@@ -172,7 +174,7 @@ async fn raw_single(client: &Client, singles: usize, data: &str) -> Result<Vec<D
             .arg("topic")
             .arg("orders")
             .arg("data")
-            .arg(data);
+            .arg(&data);
         add.query_async::<Value>(&mut writer).await?;
         sender.send(at).await?;
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -180,8 +182,13 @@ async fn raw_single(client: &Client, singles: usize, data: &str) -> Result<Vec<D
     reading.await?
 }
 
-/// From before a publish on one hub until a reader of the other one has the event.
-async fn broker_single(from: &Hub, to: &Hub, singles: usize, data: &str) -> Result<Vec<Duration>> {
+/// From before a publish until it is answered, and until a reader of the other hub has the event.
+async fn broker_single(
+    from: Hub,
+    to: Hub,
+    singles: usize,
+    data: String,
+) -> Result<(Vec<Duration>, Vec<Duration>)> {
     let filter = FilterSpec {
         topics: vec![Topic::new("single")?],
         ..FilterSpec::default()
@@ -192,16 +199,33 @@ async fn broker_single(from: &Hub, to: &Hub, singles: usize, data: &str) -> Resu
     let mut body = stream.into_response().into_body();
     // The stream's beginning.
     body.frame().await.ok_or("the stream has ended")??;
-    let mut times = Vec::new();
+    let (mut answered, mut read) = (Vec::new(), Vec::new());
     for _ in 0..singles {
         let begun = Instant::now();
-        let (published, frame) = tokio::join!(from.publish("single", data), body.frame());
-        times.push(begun.elapsed());
-        published?;
-        frame.ok_or("the stream has ended")??;
+        let publish = async {
+            from.publish("single", data.as_str()).await?;
+            answered.push(begun.elapsed());
+            Ok::<_, Error>(())
+        };
+        let reading = async {
+            let frame = body.frame().await;
+            read.push(begun.elapsed());
+            frame.ok_or("the stream has ended")??;
+            Ok::<_, Error>(())
+        };
+        tokio::try_join!(publish, reading)?;
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    Ok(times)
+    Ok((answered, read))
+}
+
+/// The time on the processor so far of a process, in seconds.
+fn cpu_s(process: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = fields.split(' ').skip(12).take(2);
+    let ticks: f64 = ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+    Ok(ticks / 100.0)
 }
 
 fn median_us(mut times: Vec<Duration>) -> f64 {
@@ -226,11 +250,12 @@ async fn main() -> Result<()> {
         .arg(folder.path())
         .stdout(Stdio::null())
         .spawn()?;
-    let _server = Server(server);
+    let server = Server(server);
     let url = format!("redis://127.0.0.1:{}", args.port);
     let client = Client::open(url.as_str())?;
     let mut connection = connect(&client).await?;
     let (here, there) = (hub(&url).await?, hub(&url).await?);
+    let memory = Hub::builder().build();
     let data = "x".repeat(args.bytes);
     let total = (args.publishers * args.batches * args.events) as f64;
     println!(
@@ -238,23 +263,52 @@ async fn main() -> Result<()> {
         args.publishers, args.batches, args.events, args.bytes, args.singles
     );
     println!(
-        "round   raw events/s   broker events/s   of raw   raw median µs   broker median µs   of raw"
+        "        events/s                     cores busy: Redis, hubs   median µs of one event"
     );
+    println!(
+        "round   raw       broker    of raw   raw        broker        raw   in the log  of raw   at a reader  of raw   memory"
+    );
+    let redis = server.0.id();
     for round in 1..=args.rounds {
+        let cpu = || Ok::<_, Error>([cpu_s(redis)?, cpu_s(std::process::id())?]);
+        let begun = cpu()?;
         let raw_s = raw(&args, &connection, &data).await?.as_secs_f64();
+        let between = cpu()?;
         redis::cmd("DEL")
             .arg("raw")
             .query_async::<()>(&mut connection)
             .await?;
+        let begun_broker = cpu()?;
         let broker_s = broker(&args, &here, &data).await?.as_secs_f64();
-        let raw_us = median_us(raw_single(&client, args.singles, &data).await?);
-        let broker_us = median_us(broker_single(&here, &there, args.singles, &data).await?);
+        let ended = cpu()?;
+        let busy = |from: [f64; 2], to: [f64; 2], s: f64| {
+            format!("{:.2} {:.2}", (to[0] - from[0]) / s, (to[1] - from[1]) / s)
+        };
+        // As tasks of their own, as the runtime's first thread is woken later than its others.
+        let singles = args.singles;
+        let raw_us = tokio::spawn(raw_single(client.clone(), singles, data.clone()));
+        let raw_us = median_us(raw_us.await??);
+        let single = |from: &Hub, to: &Hub| {
+            tokio::spawn(broker_single(
+                from.clone(),
+                to.clone(),
+                singles,
+                data.clone(),
+            ))
+        };
+        let (answered, read) = single(&here, &there).await??;
+        let (answered_us, read_us) = (median_us(answered), median_us(read));
+        let (_, memory) = single(&memory, &memory).await??;
         println!(
-            "{round:5} {:14.0} {:17.0} {:6.0} % {raw_us:15.0} {broker_us:18.0} {:6.2} ×",
+            "{round:5} {:9.0} {:9.0} {:6.0} %    {}  {}   {raw_us:9.0} {answered_us:10.0} {:7.2} × {read_us:10.0} {:7.2} × {:7.0}",
             total / raw_s,
             total / broker_s,
             100.0 * raw_s / broker_s,
-            broker_us / raw_us
+            busy(begun, between, raw_s),
+            busy(begun_broker, ended, broker_s),
+            answered_us / raw_us,
+            read_us / raw_us,
+            median_us(memory),
         );
     }
     Ok(())

@@ -31,6 +31,7 @@
 mod answers;
 mod disk;
 mod memory;
+mod packed;
 #[cfg(feature = "redis")]
 mod redis;
 

@@ -6,6 +6,8 @@
 //! | `faults` | a disk that is full, slow, fails or is cut off at any byte |
 //! | `damage` | files that were truncated or changed, and their repair |
 //! | `life` | what one run of the disk broker leaves to the next |
+//! | `redis_faults` | a Redis that is slow, falls silent, ends, or has no ids left |
+//! | `packed` | places within the entries of a stream that have several events |
 //! | `world` | a hub on a broker under test, in a folder of its own |
 //! | `storage` | the faulty disk |
 //! | `redis_server` | a real Redis |
@@ -15,6 +17,8 @@
 mod damage;
 mod faults;
 mod life;
+mod packed;
+mod redis_faults;
 #[path = "../support/redis.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 mod redis_server;

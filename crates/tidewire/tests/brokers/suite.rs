@@ -64,7 +64,7 @@ pub(crate) async fn a_refused_batch_leaves_nothing(subject: &impl Subject) {
     assert_eq!(data(&hub, "a"), ["next"]);
 }
 
-fn stream(hub: &Hub, name: &str, start: &Start) -> EventStream {
+pub(crate) fn stream(hub: &Hub, name: &str, start: &Start) -> EventStream {
     let filter = FilterSpec {
         topics: vec![topic(name)],
         ..FilterSpec::default()
@@ -76,7 +76,7 @@ fn stream(hub: &Hub, name: &str, start: &Start) -> EventStream {
 }
 
 /// Reads so many events off a stream: id and data.
-async fn read(stream: EventStream, count: usize) -> Vec<(String, String)> {
+pub(crate) async fn read(stream: EventStream, count: usize) -> Vec<(String, String)> {
     let mut stream = stream.into_response().into_body();
     let mut decoder = Decoder::new(1 << 20);
     let mut events = Vec::new();

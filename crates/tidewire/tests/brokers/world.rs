@@ -78,6 +78,26 @@ impl Redis {
     }
 }
 
+impl Redis {
+    /// One that has on its disk what it has answered.
+    pub(crate) fn start_durable() -> Self {
+        Self {
+            server: RedisServer::start_durable(),
+            options: RedisOptions::default(),
+        }
+    }
+
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut RedisOptions)) -> Self {
+        change(&mut self.options);
+        self
+    }
+
+    /// The name of the stream of the hub with this folder.
+    pub(crate) fn log(folder: &Path) -> String {
+        format!("{}:log", folder.file_name().unwrap().to_string_lossy())
+    }
+}
+
 impl Subject for Redis {
     const DURABLE: bool = true;
 

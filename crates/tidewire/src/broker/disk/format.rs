@@ -6,17 +6,17 @@
 //! record    head | body | end mark
 //! head      magic 4 | body length 4 | first offset 8 | offsets 8 | synced 8 | at_ms 8 | crc of body 4 | crc 4
 //! body      batch | batch | …
-//! batch     kind 1 | key? | events 4 | event | event | …
+//! batch     kind 1 | key? | events 4 | event | event | …                          (../packed.rs)
 //! ```
 //!
 //! A record is what one write brought to the disk. `synced` is the newest offset that was safe when it was written: a
 //! record before that can't be one that a crash has torn. Checksums begin with the segment's salt, so that no
 //! publisher can write data that looks like a record.
 
-use tidewire_core::event::Event;
 use tidewire_core::id::Epoch;
 use tidewire_core::topic::Topic;
 
+use crate::broker::packed::{Reader, put_event, put_text};
 use crate::broker::{IdempotencyKey, Publication};
 
 /// What a segment begins with.
@@ -176,11 +176,6 @@ const KIND_EVENTS_WITH_KEY: u8 = 2;
 const KIND_END: u8 = 3;
 const KIND_LOST: u8 = 4;
 
-const HAS_ID: u8 = 1;
-const HAS_NAME: u8 = 2;
-const HAS_RETRY: u8 = 4;
-const IS_PRIVATE: u8 = 8;
-
 /// What is stored as one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Batch {
@@ -231,31 +226,9 @@ fn encode_events(out: &mut Vec<u8>, events: &[Publication], key: Option<&Idempot
         }
     }
     out.extend_from_slice(&(events.len() as u32).to_le_bytes());
-    for Publication { topics, event } in events {
-        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-        out.push(
-            flag(event.id.is_some(), HAS_ID)
-                | flag(event.event.is_some(), HAS_NAME)
-                | flag(event.retry_ms.is_some(), HAS_RETRY)
-                | flag(event.private, IS_PRIVATE),
-        );
-        out.extend_from_slice(&(topics.len() as u32).to_le_bytes());
-        for topic in topics {
-            put_text(out, topic.as_str());
-        }
-        for text in event.id.iter().chain(&event.event) {
-            put_text(out, text);
-        }
-        if let Some(retry_ms) = event.retry_ms {
-            out.extend_from_slice(&retry_ms.to_le_bytes());
-        }
-        put_text(out, &event.data);
+    for event in events {
+        put_event(out, event);
     }
-}
-
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
-    out.extend_from_slice(text.as_bytes());
 }
 
 /// The batches of a record's body; `None` if it is none of ours.
@@ -268,36 +241,7 @@ pub(super) fn decode_body(body: &[u8]) -> Option<Vec<Batch>> {
     Some(batches)
 }
 
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        Some(self.take(1)?[0])
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let len = self.u32()? as usize;
-        String::from_utf8(self.take(len)?.to_vec()).ok()
-    }
-
-    fn topic(&mut self) -> Option<Topic> {
-        Topic::new(&self.text()?).ok()
-    }
-
+impl Reader<'_> {
     fn batch(&mut self) -> Option<Batch> {
         let key = match self.u8()? {
             KIND_EVENTS => None,
@@ -311,33 +255,8 @@ impl<'a> Reader<'a> {
             _ => return None,
         };
         let count = self.u32()?;
-        let events = (0..count)
-            .map(|_| self.publication())
-            .collect::<Option<_>>()?;
+        let events = (0..count).map(|_| self.event()).collect::<Option<_>>()?;
         Some(Batch::Events(events, key))
-    }
-
-    fn publication(&mut self) -> Option<Publication> {
-        let flags = self.u8()?;
-        let topics = self.u32()?;
-        let topics = (0..topics).map(|_| self.topic()).collect::<Option<_>>()?;
-        let mut text_if = |flag: u8| match flags & flag {
-            0 => Some(None),
-            _ => Some(Some(self.text()?)),
-        };
-        let (id, event) = (text_if(HAS_ID)?, text_if(HAS_NAME)?);
-        let retry_ms = match flags & HAS_RETRY {
-            0 => None,
-            _ => Some(self.u64()?),
-        };
-        let event = Event {
-            id,
-            event,
-            retry_ms,
-            data: self.text()?,
-            private: flags & IS_PRIVATE != 0,
-        };
-        Some(Publication { topics, event })
     }
 }
 
@@ -353,6 +272,8 @@ fn crc(salt: u64, parts: &[&[u8]]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use tidewire_core::event::Event;
+
     use super::*;
 
     fn batches() -> Vec<Batch> {

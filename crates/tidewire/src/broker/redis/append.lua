@@ -4,13 +4,15 @@
 -- ARGV: prefix, epoch, number of batches, then of each batch:
 --   'c', topic, time to live of its end in ms, entry
 --   'e', idempotency key or '', fingerprint, window in ms, time to live of own ids in ms,
---        topics (count, then each), own ids (count, then each), entries (count, then each)
+--        topics (count, then each), own ids (count, then each), the first event's entry,
+--        number of entries with the other events, each: number of its last event in the batch, bytes
 --   where an entry is a count of strings, then field, value, field, value...
 -- Answers the epoch there is, where it is another one; else a list with one of these for each batch:
 --   {'s', id of its first entry}                        stored
 --   {'r', id}                                           stored earlier
 --   {'k'}                                               the key was used for something else
 --   {'x', {closed topics}, {ids that are taken}}        refused; both counted from 1
+--   {'f'}                                               refused: no ids are left for so many
 local stream, prefix, at = KEYS[1], ARGV[1], 4
 local epoch = redis.call('GET', KEYS[2])
 if epoch ~= ARGV[2] then
@@ -50,27 +52,30 @@ local function there(kind, names)
   return found
 end
 
--- Steps over so many entries; answers where they begin.
-local function skip_entries(count)
+-- An entry is added from the arguments as they stand, as tables of their own would take most of the time.
+local function take_entry()
+  local fields = tonumber(take())
   local from = at
-  for _ = 1, count do
-    at = at + 1 + tonumber(ARGV[at])
-  end
-  return from
+  at = at + fields
+  return from, at - 1
 end
 
--- The entries follow each other. Redis gives the first one its place. Taken from the arguments as they stand there, as
--- tables of their own would take most of the time.
-local function store(from, count)
-  local fields = tonumber(ARGV[from])
-  local first = redis.call('XADD', stream, '*', unpack(ARGV, from + 1, from + fields))
-  if count > 1 then
+-- Numbers are exact up to 2^53. An id beyond that was somebody else's.
+local SEQ_MAX = 2 ^ 53
+
+-- Redis gives the first event its place; the others follow it. False where that can't be.
+local function store(from, to, packs, count)
+  local first = redis.call('XADD', stream, '*', unpack(ARGV, from, to))
+  if count > 0 then
     local ms, seq = string.match(first, '(%d+%-)(%d+)')
     seq = tonumber(seq)
-    for n = 1, count - 1 do
-      from = from + 1 + fields
-      fields = tonumber(ARGV[from])
-      redis.call('XADD', stream, ms .. (seq + n), unpack(ARGV, from + 1, from + fields))
+    if seq >= SEQ_MAX then
+      redis.call('XDEL', stream, first)
+      return false
+    end
+    for n = packs, packs + 2 * (count - 1), 2 do
+      local id = string.format('%s%.0f', ms, seq + ARGV[n])
+      redis.call('XADD', stream, id, 'events', ARGV[n + 1])
     end
   end
   return first
@@ -80,21 +85,23 @@ local answers = {}
 for batch = 1, tonumber(ARGV[3]) do
   if take() == 'c' then
     local topic, ttl = take(), take()
-    local entry = skip_entries(1)
+    local from, to = take_entry()
     local key = prefix .. 'end:' .. topic
     local before = redis.call('GET', key)
     if before then
       answers[batch] = {'r', before}
     else
-      local id = store(entry, 1)
+      local id = store(from, to, 0, 0)
       redis.call('SET', key, id, 'PX', ttl)
       answers[batch] = {'s', id}
     end
   else
     local key, fingerprint, window, ids_ttl = take(), take(), take(), take()
     local topics, ids = take_list(), take_list()
+    local from, to = take_entry()
     local count = tonumber(take())
-    local entries = skip_entries(count)
+    local packs = at
+    at = at + 2 * count
     local before = key ~= '' and redis.call('GET', prefix .. 'key:' .. key)
     if before then
       if string.sub(before, 1, #fingerprint) == fingerprint then
@@ -107,14 +114,18 @@ for batch = 1, tonumber(ARGV[3]) do
       if #closed > 0 or #taken > 0 then
         answers[batch] = {'x', closed, taken}
       else
-        local first = store(entries, count)
-        for _, id in ipairs(ids) do
-          redis.call('SET', prefix .. 'id:' .. id, first, 'PX', ids_ttl)
+        local first = store(from, to, packs, count)
+        if first then
+          for _, id in ipairs(ids) do
+            redis.call('SET', prefix .. 'id:' .. id, first, 'PX', ids_ttl)
+          end
+          if key ~= '' then
+            redis.call('SET', prefix .. 'key:' .. key, fingerprint .. first, 'PX', window)
+          end
+          answers[batch] = {'s', first}
+        else
+          answers[batch] = {'f'}
         end
-        if key ~= '' then
-          redis.call('SET', prefix .. 'key:' .. key, fingerprint .. first, 'PX', window)
-        end
-        answers[batch] = {'s', first}
       end
     end
   end

@@ -8,7 +8,7 @@ use tidewire_core::id::{Epoch, Offset};
 use tidewire_core::log::Refused;
 use tidewire_core::topic::Topic;
 
-use super::entry::{end_fields, fields, parse_offset};
+use super::entry::{end_fields, fields, pack, parse_offset};
 use crate::broker::{IdempotencyKey, Publication};
 use crate::publish::PublishError;
 
@@ -18,6 +18,8 @@ pub(super) struct Batch {
     pub(super) arguments: Vec<Vec<u8>>,
     /// All arguments together.
     pub(super) bytes: usize,
+    pub(super) events: usize,
+    /// What Redis adds to the stream.
     pub(super) entries: usize,
     /// In the order of the arguments, each with the first event that has it.
     topics: Vec<(Topic, usize)>,
@@ -92,15 +94,23 @@ impl Batch {
                 .collect(),
         );
         arguments.put_list(ids.iter().map(|(id, _)| bytes_of(id)).collect());
-        arguments.put_number(events.len());
-        for (n, event) in events.iter().enumerate() {
-            let batch = if n == 0 { events.len() } else { 1 };
-            arguments.put_list(fields(event, batch));
+        let (first, others) = events.split_first().ok_or(PublishError::NoTopic)?;
+        arguments.put_list(fields(first, events.len()));
+        let packs = pack(others);
+        let entries = 1 + packs.len();
+        arguments.put_number(packs.len());
+        // Counted from the first event of the batch, which is 0.
+        let mut last = 0;
+        for pack in packs {
+            last += pack.events;
+            arguments.put_number(last);
+            arguments.put(pack.bytes);
         }
         Ok(Self {
             arguments: arguments.list,
             bytes: arguments.bytes,
-            entries: events.len(),
+            events: events.len(),
+            entries,
             topics,
             ids,
         })
@@ -116,6 +126,7 @@ impl Batch {
         Self {
             arguments: arguments.list,
             bytes: arguments.bytes,
+            events: 1,
             entries: 1,
             topics: Vec::new(),
             ids: Vec::new(),
@@ -141,6 +152,9 @@ impl Batch {
                 })
             }
             "k" => Err(PublishError::KeyReused),
+            "f" => Err(PublishError::NotStored(
+                "Redis refuses: the stream has hardly any ids left".into(),
+            )),
             "x" => {
                 let closed = Vec::<usize>::from_redis_value(next()).map_err(|_| strange())?;
                 let taken = Vec::<usize>::from_redis_value(next()).map_err(|_| strange())?;
@@ -161,7 +175,7 @@ impl Batch {
             Some((*event, Refused::IdTaken(id.clone())))
         });
         let (event, refused) = closed.chain(taken).min_by_key(|(event, _)| *event)?;
-        Some(PublishError::from(refused).at(event, self.entries))
+        Some(PublishError::from(refused).at(event, self.events))
     }
 }
 
@@ -173,7 +187,9 @@ fn names(events: &[Publication]) -> Result<(Names<Topic>, Names<String>), Publis
     let mut ids = HashMap::new();
     for (n, Publication { topics: of, event }) in events.iter().enumerate() {
         for topic in of {
-            topics.entry(topic.clone()).or_insert(n);
+            if !topics.contains_key(topic) {
+                topics.insert(topic.clone(), n);
+            }
         }
         if let Some(id) = &event.id
             && ids.insert(id.clone(), n).is_some()

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{RedisError, Value};
-use tidewire_core::id::Epoch;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -91,11 +90,12 @@ async fn attempt(shared: &Shared, script: &Script, group: Vec<Job>) -> Next {
         Err(error) => return Next::Again(group, format!("Redis can't be reached: {error}")),
     };
     let epoch = shared.epoch();
-    let arguments = arguments(shared, epoch, &group);
+    let count = group.len().to_string();
+    let own = [shared.redis.prefix(), epoch.as_str(), &count].map(str::as_bytes);
     let keys = [shared.stream.as_str(), shared.epoch_key.as_str()];
     let longest = shared.options.answer_timeout;
     let answer = script
-        .run_on(&mut connection, &keys, &arguments, longest)
+        .run_on(&mut connection, &keys, &arguments(own, &group), longest)
         .await;
     let answers = match answer {
         Ok(Value::Array(answers)) => answers,
@@ -121,16 +121,9 @@ async fn attempt(shared: &Shared, script: &Script, group: Vec<Job>) -> Next {
     Next::Done
 }
 
-fn arguments(shared: &Shared, epoch: Epoch, group: &[Job]) -> Vec<Vec<u8>> {
-    let mut arguments = vec![
-        shared.redis.prefix().as_bytes().to_vec(),
-        epoch.as_str().as_bytes().to_vec(),
-        group.len().to_string().into_bytes(),
-    ];
-    for job in group {
-        arguments.extend(job.batch.arguments.iter().cloned());
-    }
-    arguments
+fn arguments<'a>(own: [&'a [u8]; 3], group: &'a [Job]) -> Vec<&'a [u8]> {
+    let batches = group.iter().flat_map(|job| &job.batch.arguments);
+    own.into_iter().chain(batches.map(Vec::as_slice)).collect()
 }
 
 async fn failed(

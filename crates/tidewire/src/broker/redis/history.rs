@@ -1,11 +1,13 @@
 //! Reading what the stream has: all that a node starts with, and pages for those who resume from further back.
 
-use redis::{Cmd, Value};
+use std::cmp::Reverse;
 use std::time::Duration;
+
+use redis::{Cmd, Value};
 use tidewire_core::id::Offset;
 
 use super::Shared;
-use super::entry::{Entry, What, id_text, parse_entries, parse_offset};
+use super::entry::{Entry, Read, What, first_in, id_text, parse_entries, parse_offset};
 use crate::broker::Page;
 use crate::redis::{Connection, timed_out};
 
@@ -23,7 +25,7 @@ pub(super) struct Portion(usize);
 
 impl Default for Portion {
     fn default() -> Self {
-        Self(ENTRIES_MAX / 4)
+        Self(ENTRIES_MAX / 16)
     }
 }
 
@@ -32,11 +34,10 @@ impl Portion {
         self.0
     }
 
-    pub(super) fn note(&mut self, entries: &[Entry]) {
-        if !entries.is_empty() {
-            let bytes: usize = entries.iter().map(|entry| entry.bytes).sum();
-            let each = (bytes / entries.len()).max(1);
-            self.0 = (ANSWER_BYTES / each).clamp(ENTRIES_MIN, ENTRIES_MAX);
+    pub(super) fn note(&mut self, read: &Read) {
+        let bytes: usize = read.entries.iter().map(|entry| entry.bytes).sum();
+        if let Some(each) = bytes.checked_div(read.count) {
+            self.0 = (ANSWER_BYTES / each.max(1)).clamp(ENTRIES_MIN, ENTRIES_MAX);
         }
     }
 }
@@ -46,7 +47,7 @@ impl Portion {
 pub(super) struct Info {
     /// The place of the newest entry that there ever was.
     pub(super) last: Offset,
-    /// The place of the oldest entry that is there.
+    /// The place of the oldest event that is there.
     pub(super) first: Option<Offset>,
     /// The newest entry that was removed, as Redis 7 and later know.
     pub(super) removed: Option<Offset>,
@@ -110,9 +111,7 @@ fn parse_info(value: Value) -> Info {
             Ok("entries-added") => info.added = number(),
             Ok("length") => info.length = number().unwrap_or_default(),
             Ok("first-entry") => {
-                if let Value::Array(parts) = &value {
-                    info.first = parts.first().and_then(place);
-                }
+                info.first = first_in(&value);
             }
             _ => {}
         }
@@ -153,9 +152,12 @@ pub(super) async fn read_back(
         command.arg(&shared.stream).arg(&from).arg("-");
         command.arg("COUNT").arg(portion.count());
         let value = ask(&command, connection).await?;
-        let page = parse_entries(value, shared.options.event_bytes_max);
-        portion.note(&page);
-        let is_last = page.is_empty();
+        let read = parse_entries(value, shared.options.event_bytes_max);
+        portion.note(&read);
+        let end = read.end;
+        let mut page = read.entries;
+        // Those that came as one entry are in their own order.
+        page.sort_unstable_by_key(|entry| Reverse(entry.offset));
         for entry in page {
             if entry.offset.major < oldest_ms || bytes > bytes_max {
                 let lost = entry.offset.max(info.removed.unwrap_or_default());
@@ -169,17 +171,15 @@ pub(super) async fn read_back(
             bytes += entry.bytes;
             newest_first.push(entry);
         }
-        if is_last {
+        let Some(end) = end else {
             newest_first.reverse();
             return Ok(Beginning {
                 entries: newest_first,
                 lost: info.lost(),
                 info,
             });
-        }
-        if let Some(oldest) = newest_first.last() {
-            from = format!("({}", id_text(oldest.offset));
-        }
+        };
+        from = format!("({}", id_text(end));
     }
 }
 
@@ -191,11 +191,13 @@ impl Shared {
             let mut command = redis::cmd("XRANGE");
             command.arg(&self.stream);
             command.arg(format!("({}", id_text(after))).arg("+");
-            command.arg("COUNT").arg(ENTRIES_MAX);
+            command.arg("COUNT").arg(self.pages.lock().count());
             let value = ask(&command, &mut connection).await?;
+            let read = parse_entries(value, self.options.event_bytes_max);
+            self.pages.lock().note(&read);
             // Asked afterwards, so that what was removed before the page was read is known.
             let info = info(&self.stream, &mut connection).await?;
-            Ok::<_, redis::RedisError>((parse_entries(value, self.options.event_bytes_max), info))
+            Ok::<_, redis::RedisError>((read.entries, info))
         };
         let (entries, info) = read.await.map_err(|error| error.to_string())?;
         // Not the stream's end as it is by now: what came between the two questions was not looked at.

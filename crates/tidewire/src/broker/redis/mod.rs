@@ -36,6 +36,7 @@ use tidewire_core::topic::Topic;
 use tokio::sync::{Notify, watch};
 
 use self::append::{Batch, Placed};
+use self::history::Portion;
 use self::queue::Queue;
 use super::{
     BoxFuture, Broker, Figures, IdempotencyKey, Page, Publication, StartError, Stored, Tail, id_of,
@@ -91,6 +92,8 @@ struct Shared {
     /// How long an event is in history, in milliseconds; known from the start on.
     ttl_ms: AtomicU64,
     queue: Queue,
+    /// How much is read at a time for those who resume from further back.
+    pages: Mutex<Portion>,
     /// How far the node's log has followed.
     place: watch::Sender<(Epoch, Offset)>,
     /// Why events can't be stored or followed, where that is so.
@@ -123,6 +126,7 @@ impl RedisBroker {
                 tail: OnceLock::new(),
                 ttl_ms: AtomicU64::new(0),
                 queue: Queue::default(),
+                pages: Mutex::default(),
                 place: watch::channel((Epoch::from_random(0), Offset::ZERO)).0,
                 trouble: Mutex::new(None),
                 look_again: Notify::new(),
@@ -155,13 +159,13 @@ impl Shared {
 
     /// Stores a batch, and waits until the node's log has it.
     async fn store(&self, batch: Batch) -> Result<Placed, PublishError> {
-        let entries = batch.entries as u64;
+        let events = batch.events as u64;
         let answered = self.queue.push(batch)?;
         let placed = answered
             .await
             .unwrap_or_else(|_| Err(PublishError::OutcomeUnknown("the hub has ended".into())))?;
         let last = Offset {
-            minor: placed.first.minor + entries - 1,
+            minor: placed.first.minor + events - 1,
             ..placed.first
         };
         let mut place = self.place.subscribe();

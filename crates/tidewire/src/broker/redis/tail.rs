@@ -14,7 +14,7 @@ use tidewire_core::log::Log;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::entry::{Entry, What, entries_of_read, id_text, parse_entries};
+use super::entry::{Entry, Read, What, entries_of_read, id_text, parse_entries};
 use super::history::{Beginning, Info, Portion, ask, info, read_back};
 use crate::broker::{StartError, Tail};
 use crate::redis::{Backoff, Connection, Script, timed_out};
@@ -206,8 +206,8 @@ impl Follower {
         }
         loop {
             let look_again = self.shared.clone();
-            let entries = tokio::select! {
-                entries = self.read(&mut connection) => entries?,
+            let read = tokio::select! {
+                read = self.read(&mut connection) => read?,
                 () = look_again.look_again.notified() => {
                     // The read is still under way on this connection.
                     connection = self.shared.redis.dedicated().await?;
@@ -215,15 +215,15 @@ impl Follower {
                     continue;
                 }
             };
-            let is_idle = entries.is_empty();
-            self.take(entries)?;
+            let is_idle = read.count == 0;
+            self.take(read)?;
             if is_idle || self.checked.elapsed() > CHECK_EVERY {
                 self.check(&mut connection, false).await?;
             }
         }
     }
 
-    async fn read(&self, connection: &mut Connection) -> RedisResult<Vec<Entry>> {
+    async fn read(&self, connection: &mut Connection) -> RedisResult<Read> {
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(self.portion.count());
         command.arg("BLOCK").arg(BLOCK.as_millis() as u64);
@@ -243,9 +243,10 @@ impl Follower {
     }
 
     /// Puts what was read into the log; batches as a whole.
-    fn take(&mut self, entries: Vec<Entry>) -> Result<(), End> {
-        self.portion.note(&entries);
-        self.read_since += entries.len() as u64;
+    fn take(&mut self, read: Read) -> Result<(), End> {
+        self.portion.note(&read);
+        self.read_since += read.count as u64;
+        let entries = read.entries;
         let mut whole = Vec::with_capacity(entries.len());
         if entries.is_empty() {
             // A batch is added at once, so what does not follow won't: its first entry was somebody else's.
@@ -361,7 +362,7 @@ impl Follower {
         command.arg(id_text(self.place)).arg(id_text(self.place));
         let found = parse_entries(ask(&command, connection).await?, usize::MAX);
         let removed = info.removed.is_some_and(|removed| removed >= self.place);
-        Ok(found.is_empty() && !removed)
+        Ok(found.count == 0 && !removed)
     }
 
     async fn change_epoch(&mut self, connection: &mut Connection) -> RedisResult<()> {
