@@ -121,7 +121,7 @@ fn a_flood_of_refusals_does_not_fill_the_disk() {
     }
     let written = entries(&hub).len();
     // Fifty at once and fifty a second; the requests take some time.
-    assert!(written >= 50 && written < 390, "{written}");
+    assert!((50..390).contains(&written), "{written}");
     // What was left out is said with the next one that is not.
     let deadline = Instant::now() + WAIT_MAX;
     while entries(&hub).iter().all(|entry| entry["left_out"] == 0) {

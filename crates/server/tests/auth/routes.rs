@@ -29,79 +29,48 @@ const ELSEWHERE: [&str; 1] = ["elsewhere:**"];
 struct Identity {
     name: &'static str,
     credential: Option<String>,
-    subscribe: bool,
-    publish: bool,
-    admin: bool,
-    /// Whether it is somebody.
-    user: bool,
+    /// What they have, of what a route may need.
+    has: &'static [Need],
     /// With what every request of theirs is refused.
     refused: Option<u16>,
 }
 
 fn identities() -> Vec<Identity> {
+    use Need::{Admin, Publish, Subscribe, User};
     let token = |claims: &Value| Some(Issuer::with_secret().token(claims));
-    let nobody = Identity {
-        name: "nobody",
-        credential: None,
-        subscribe: false,
-        publish: false,
-        admin: false,
-        user: false,
-        refused: None,
-    };
-    let user = |name, rights: Value| Identity {
+    let user = |name, has, rights: Value| Identity {
         name,
         credential: token(&json!({ "sub": "u1", "tidewire": rights })),
-        user: true,
-        ..of(&nobody)
+        has,
+        refused: None,
     };
+    let elsewhere = json!({ "subscribe": ELSEWHERE, "publish": ELSEWHERE });
+    let other = |name, credential, has, refused| Identity {
+        name,
+        credential,
+        has,
+        refused,
+    };
+    let over = json!({ "sub": "u1", "exp": now_s() - 3_600, "tidewire": { "admin": true } });
     vec![
-        of(&nobody),
-        user("powerless", json!({})),
+        user("powerless", &[User], json!({})),
+        user("elsewhere", &[User], elsewhere),
         user(
-            "elsewhere",
-            json!({ "subscribe": ELSEWHERE, "publish": ELSEWHERE }),
+            "reader",
+            &[User, Subscribe],
+            json!({ "subscribe": EVERYTHING }),
         ),
-        Identity {
-            subscribe: true,
-            ..user("reader", json!({ "subscribe": EVERYTHING }))
-        },
-        Identity {
-            publish: true,
-            ..user("publisher", json!({ "publish": EVERYTHING }))
-        },
-        Identity {
-            admin: true,
-            ..user("admin", json!({ "admin": true }))
-        },
-        Identity {
-            name: "key",
-            credential: Some(KEY.to_owned()),
-            publish: true,
-            ..of(&nobody)
-        },
-        Identity {
-            name: "expired",
-            credential: token(
-                &json!({ "sub": "u1", "exp": now_s() - 3_600, "tidewire": { "admin": true } }),
-            ),
-            refused: Some(401),
-            ..of(&nobody)
-        },
-        Identity {
-            name: "junk",
-            credential: Some("junk".to_owned()),
-            refused: Some(401),
-            ..of(&nobody)
-        },
+        user(
+            "publisher",
+            &[User, Publish],
+            json!({ "publish": EVERYTHING }),
+        ),
+        user("admin", &[User, Admin], json!({ "admin": true })),
+        other("nobody", None, &[], None),
+        other("key", Some(KEY.to_owned()), &[Publish], None),
+        other("expired", token(&over), &[], Some(401)),
+        other("junk", Some("junk".to_owned()), &[], Some(401)),
     ]
-}
-
-fn of(other: &Identity) -> Identity {
-    Identity {
-        credential: other.credential.clone(),
-        ..*other
-    }
 }
 
 impl Identity {
@@ -110,24 +79,27 @@ impl Identity {
         if let Some(status) = self.refused {
             return Err(status);
         }
+        let has = |need: Need| self.has.contains(&need);
         let may = match route.need {
             Need::Nothing => true,
             // Who may read no stream gets a list of none.
             Need::Subscribe if route.path.ends_with("/streams") => true,
-            Need::Subscribe if route.path == "/api/v1/presence" => self.subscribe || self.admin,
-            Need::Subscribe => self.subscribe,
-            Need::Publish if route.path.starts_with("/sse/status/") => self.publish || self.admin,
-            Need::Publish => self.publish,
-            Need::Admin | Need::Figures => self.admin,
-            Need::User => self.user,
+            Need::Subscribe if route.path == "/api/v1/presence" => {
+                has(Need::Subscribe) || has(Need::Admin)
+            }
+            Need::Publish if route.path.starts_with("/sse/status/") => {
+                has(Need::Publish) || has(Need::Admin)
+            }
+            Need::Figures => has(Need::Admin),
+            need => has(need),
         };
         let known = self.credential.is_some();
         // A key is known, and still nobody: to that the answer is to come with a token.
-        let asked_to_come_again = !known || (route.need == Need::User && !self.user);
-        if may {
-            Ok(())
-        } else {
-            Err(if asked_to_come_again { 401 } else { 403 })
+        let asked_to_come_again = !known || (route.need == Need::User && !has(Need::User));
+        match may {
+            true => Ok(()),
+            false if asked_to_come_again => Err(401),
+            false => Err(403),
         }
     }
 }
