@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use tidewire::problem::{Code, Problem};
 use tidewire::query::Query;
+use tidewire::subscribe::or_come_back_later;
 use tidewire::{Event, PublishError, Rights, Topic, UserId};
 use uuid::Uuid;
 
@@ -174,6 +175,17 @@ fn source(headers: &HeaderMap, publisher: Option<&Publisher>) -> Result<Option<S
 
 async fn subscribe(State(door): State<Door>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
+    let headers = parts.headers.clone();
+    match stream(&door, parts).await {
+        // An `EventSource` that gets an error never comes back.
+        Err(problem) if problem.code() == Code::StoreUnavailable => {
+            or_come_back_later(&headers, problem)
+        }
+        answer => answer,
+    }
+}
+
+async fn stream(door: &Door, parts: Parts) -> Result<Response, Problem> {
     let user = user(&parts)?;
     let delivery = &door.delivery;
     delivery.used.notify_one();
