@@ -6,10 +6,9 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::json;
 use tidewire::problem::{Code, Problem};
@@ -23,7 +22,8 @@ use super::domain::{NewNotification, Notification};
 use super::resume::{self, In, Place, Then};
 use super::store::{ROWS_MAX, StoreError};
 use crate::config::Limits;
-use crate::routes::{Publisher, check_right, read_body, unreadable_path, wrong_method};
+use crate::guard::{Need, Publisher, Routes};
+use crate::routes::{check_right, read_body, unreadable_path, wrong_method};
 
 /// Where the routes are.
 pub(super) const ADDRESS: &str = "/api/v1/notifications";
@@ -39,27 +39,31 @@ struct Door {
     limits: Arc<Limits>,
 }
 
-pub(super) fn router(delivery: Arc<Delivery>, limits: &Limits) -> Router {
+pub(super) fn routes(delivery: Arc<Delivery>, limits: &Limits) -> Routes {
     let door = Door {
         delivery,
         limits: Arc::new(limits.clone()),
     };
-    let routes = Router::new()
-        .route("/", get(list).post(create))
-        .route("/subscribe", get(subscribe))
-        .route("/unread-count", get(unread_count))
-        .route("/read-all", post(read_all))
-        .route("/{id}/read", post(read))
-        .route("/{id}", delete(remove))
-        .method_not_allowed_fallback(wrong_method)
+    let all = |address: &str| {
+        Routes::new().on(Method::GET, address, Need::User, list).on(
+            Method::POST,
+            address,
+            Need::Publish,
+            create,
+        )
+    };
+    let below = all("/")
+        .stream("/subscribe", Need::User, subscribe)
+        .on(Method::GET, "/unread-count", Need::User, unread_count)
+        .on(Method::POST, "/read-all", Need::User, read_all)
+        .on(Method::POST, "/{id}/read", Need::User, read)
+        .on(Method::DELETE, "/{id}", Need::User, remove)
+        .wrong_method(wrong_method)
         .with_state(door.clone());
     // With and without the slash at its end.
-    let plain = Router::new()
-        .route(ADDRESS, get(list).post(create))
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(door);
-    Router::new()
-        .nest(&format!("{ADDRESS}/"), routes)
+    let plain = all(ADDRESS).wrong_method(wrong_method).with_state(door);
+    Routes::new()
+        .nest(&format!("{ADDRESS}/"), below)
         .merge(plain)
 }
 
