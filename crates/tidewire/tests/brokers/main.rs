@@ -7,6 +7,7 @@
 //! | `damage` | files that were truncated or changed, and their repair |
 //! | `life` | what one run of the disk broker leaves to the next |
 //! | `redis_faults` | a Redis that is slow, falls silent, ends, or has no ids left |
+//! | `redis_history` | a stream that is not the one it was, or lacks what nobody has read |
 //! | `packed` | places within the entries of a stream that have several events |
 //! | `world` | a hub on a broker under test, in a folder of its own |
 //! | `storage` | the faulty disk |
@@ -19,6 +20,7 @@ mod faults;
 mod life;
 mod packed;
 mod redis_faults;
+mod redis_history;
 #[path = "../support/redis.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 mod redis_server;
