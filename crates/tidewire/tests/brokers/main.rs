@@ -63,6 +63,7 @@ macro_rules! each_case {
                 a_key_is_used_once_by_many_at_once
                 a_closed_topic_takes_nothing
                 a_dropped_request_takes_nothing_back
+                who_resumes_from_before_the_log_is_sent_what_the_store_has
                 a_restart_keeps_what_the_broker_promises
             ]
         );
