@@ -66,7 +66,7 @@ fn a_bad_file_is_refused_with_its_line_and_what_is_allowed() {
         (
             "ttl = \"1s\"\n",
             "ttl: unknown setting\n  given    in a.toml:1\n  allowed  listen, tls, limits, history, stream, shutdown, \
-             broker, node, cluster, notifications, auth, cors, services, log\n  hint     did you mean history.ttl or cluster.ttl?",
+             broker, node, cluster, notifications, auth, cors, proxies, services, log\n  hint     did you mean history.ttl or cluster.ttl?",
         ),
         (
             "[[history.rules]]\npattern = \"a\"\nttl = \"1m\"\n[[history.rules]]\npattern = \"b\"\nttl = \"1h\"\n",
@@ -142,7 +142,7 @@ fn a_bad_yaml_file_is_refused_in_the_same_way() {
         (
             "histori:\n  ttl: 1h\n",
             "histori: unknown setting\n  given    in a.yaml:1\n  allowed  listen, tls, limits, history, stream, shutdown, \
-             broker, node, cluster, notifications, auth, cors, services, log\n  hint     did you mean history?",
+             broker, node, cluster, notifications, auth, cors, proxies, services, log\n  hint     did you mean history?",
         ),
         (
             "node:\n  id: 7\n",
@@ -290,4 +290,32 @@ fn an_unreadable_file_is_named() {
         refused,
         "a.json: a configuration file is named *.toml, *.yaml or *.yml"
     );
+}
+
+#[test]
+fn notifications_that_would_never_come_are_refused() {
+    for (content, expected) in [
+        (
+            "[notifications]\ndatabase = \"mysql://db/n\"\n",
+            "notifications.database: bad value\n  given    something else (a.toml:2)\n  allowed  a file, such as \
+             \"sqlite:tidewire.db\", or \"postgres://user:password@host/database\"",
+        ),
+        (
+            "[notifications]\nstream = \"events\"\n",
+            "notifications.stream: bad value\n  given    set (a.toml:2)\n  allowed  only with a Redis: set \
+             notifications.redis_url, or broker.kind = \"redis\"",
+        ),
+        (
+            "[notifications]\nredis_url = \"redis://r\"\nstream = \"events\"\n",
+            "notifications.stream: bad value\n  given    \"events\" without rules (a.toml:3)\n  allowed  one \
+             [[notifications.rules]] at least: an event without a rule makes nothing",
+        ),
+        (
+            "[[notifications.rules]]\non = \"a\"\nrecipient = \"{to}\"\ntitle = \"{by\"\n",
+            "notifications.rules[0].title: bad value\n  given    \"{by\" (a.toml:4)\n  allowed  a text whose braces are \
+             closed: `{by` has one that is not; `{{` stands for a brace",
+        ),
+    ] {
+        assert_eq!(refused_file("a.toml", content), expected, "{content}");
+    }
 }

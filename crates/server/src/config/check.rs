@@ -1,16 +1,18 @@
 //! What types can't say: values without sense, settings that contradict each other, and who the hub is open to.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::error::{ConfigError, SettingError};
-use super::schema::{Auth, Broker, BrokerKind, Config, History, Limits, Tls};
+use super::schema::{Auth, Broker, BrokerKind, Config, History, Limits, NotificationRule, Tls};
 use super::tree::Node;
 use super::values::{format_bytes, format_duration};
+use crate::services::notifications::check_template;
 
 const MIB: usize = 1024 * 1024;
 
@@ -56,6 +58,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
     )?;
     check.broker(&config.broker)?;
     check.node_id(config.node.id.as_deref())?;
+    check.notifications(config)?;
     for (key, given) in [
         ("cluster.ttl", config.cluster.ttl),
         ("cluster.answer_timeout", config.cluster.answer_timeout),
@@ -70,10 +73,23 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
     for (index, origin) in config.cors.origins.iter().enumerate() {
         check.cors_origin(index, origin)?;
     }
+    for (index, network) in config.proxies.trusted.iter().enumerate() {
+        if network_of_text(network).is_none() {
+            let allowed = "an address or a network, such as 10.0.0.7 or 10.0.0.0/8";
+            let key = format!("proxies.trusted[{index}]");
+            return check.refuse(&key, format!("{network:?}"), allowed);
+        }
+    }
     check.log_level(&config.log.level)?;
     check.auth(&config.auth)?;
     check.tls(&config.tls)?;
     check.open_to(config.listen, config.auth.is_set())
+}
+
+/// An address, or the addresses that begin with the same bits.
+pub(crate) fn network_of_text(text: &str) -> Option<IpNet> {
+    let one = |ip: IpAddr| IpNet::from(ip.to_canonical());
+    text.parse().map(one).or_else(|_| text.parse()).ok()
 }
 
 struct Check<'a> {
@@ -140,6 +156,35 @@ impl Check<'_> {
             limits.topics_per_subscription_max,
         )?;
         self.at_least_one("limits.batch_events_max", limits.batch_events_max)?;
+        for (key, value) in [
+            (
+                "connections_per_address_max",
+                limits.connections_per_address_max,
+            ),
+            ("connections_per_user_max", limits.connections_per_user_max),
+            (
+                "connects_per_address_per_s_max",
+                limits.connects_per_address_per_s_max,
+            ),
+            (
+                "publishes_per_address_per_s_max",
+                limits.publishes_per_address_per_s_max,
+            ),
+            (
+                "publishes_per_key_per_s_max",
+                limits.publishes_per_key_per_s_max,
+            ),
+        ] {
+            // A limit of none at all is a service that is switched off, and has a switch.
+            self.at_least_one(&format!("limits.{key}"), value.unwrap_or(1))?;
+            if value.is_some_and(|value| u32::try_from(value).is_err()) {
+                return self.refuse(
+                    &format!("limits.{key}"),
+                    value.unwrap_or_default(),
+                    format!("{} or less", u32::MAX),
+                );
+            }
+        }
         self.bytes(
             "limits.send_buffer_bytes",
             limits.send_buffer_bytes,
@@ -273,6 +318,77 @@ impl Check<'_> {
             ),
             _ => Ok(()),
         }
+    }
+
+    fn notifications(&self, config: &Config) -> Result<(), ConfigError> {
+        let settings = &config.notifications;
+        let database = settings.database.reveal();
+        let is_file = database.starts_with("sqlite:") && !database.contains(":memory:");
+        if !is_file
+            && !["postgres://", "postgresql://"]
+                .iter()
+                .any(|known| database.starts_with(known))
+        {
+            let allowed = "a file, such as \"sqlite:tidewire.db\", or \"postgres://user:password@host/database\"";
+            return self.refuse("notifications.database", "something else", allowed);
+        }
+        let shared = config.broker.url.as_ref();
+        let shared = shared.filter(|_| config.broker.kind == BrokerKind::Redis);
+        let redis = settings.redis_url.as_ref().or(shared);
+        if let Some(url) = redis
+            && let Err(error) = tidewire::redis::Redis::new(url.reveal(), config.broker.prefix())
+        {
+            return self.refuse("notifications.redis_url", "this", error.to_string());
+        }
+        self.at_least_one("notifications.attempts_max", settings.attempts_max)?;
+        for (key, is_set) in [
+            ("notifications.announce", settings.announce),
+            ("notifications.stream", settings.stream.is_some()),
+        ] {
+            if is_set && redis.is_none() {
+                let allowed =
+                    "only with a Redis: set notifications.redis_url, or broker.kind = \"redis\"";
+                return self.refuse(key, "set", allowed);
+            }
+        }
+        if let Some(stream) = &settings.stream {
+            if settings.rules.is_empty() {
+                let allowed =
+                    "one [[notifications.rules]] at least: an event without a rule makes nothing";
+                return self.refuse(
+                    "notifications.stream",
+                    format!("{stream:?} without rules"),
+                    allowed,
+                );
+            }
+            let is_cluster = redis.is_some_and(|url| url.reveal().contains("-cluster://"));
+            if is_cluster && !tidewire::redis::has_hash_tag(stream) {
+                let allowed = "in a Cluster a name with a hash tag, such as \"{events}\": its dead letters are in the same slot";
+                return self.refuse("notifications.stream", format!("{stream:?}"), allowed);
+            }
+        }
+        self.notification_rules(&settings.rules)
+    }
+
+    fn notification_rules(&self, rules: &[NotificationRule]) -> Result<(), ConfigError> {
+        for (index, rule) in rules.iter().enumerate() {
+            let texts = [
+                ("recipient", Some(&rule.recipient)),
+                ("type", rule.kind.as_ref()),
+                ("title", Some(&rule.title)),
+                ("body", rule.body.as_ref()),
+                ("link", rule.link.as_ref()),
+            ];
+            for (name, text) in texts {
+                if let Some(text) = text
+                    && let Err(why) = check_template(text)
+                {
+                    let key = format!("notifications.rules[{index}].{name}");
+                    return self.refuse(&key, format!("{text:?}"), why);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn cors_origin(&self, index: usize, origin: &str) -> Result<(), ConfigError> {
