@@ -25,7 +25,7 @@ use tidewire::subscribe::or_come_back_later;
 use tidewire::{ClientAddress, ExpiresAt, Rights, UserId, network_of};
 
 use self::audit::{Asked, Audit};
-use self::origin::Trust;
+pub(crate) use self::origin::Trust;
 pub(crate) use self::rates::Publishing;
 use self::rates::Rates;
 use self::routes::Needs;

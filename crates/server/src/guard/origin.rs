@@ -12,14 +12,14 @@ use crate::config::{Proxies, ProxyHeader, network_of_text};
 const HOPS_MAX: usize = 32;
 
 /// Whose word counts.
-pub(super) struct Trust {
+pub(crate) struct Trust {
     proxies: Vec<IpNet>,
     header: ProxyHeader,
 }
 
 impl Trust {
     /// As configured. The networks were checked with the configuration.
-    pub(super) fn new(proxies: &Proxies) -> Self {
+    pub(crate) fn new(proxies: &Proxies) -> Self {
         Self {
             proxies: proxies
                 .trusted
@@ -37,7 +37,7 @@ impl Trust {
 
     /// The client behind a socket. Each proxy adds whom it got the request from at the end, so the list is read from
     /// there, for as long as the one who wrote an entry is trusted. What stands before that, the client may have made up.
-    pub(super) fn client(&self, socket: SocketAddr, headers: &HeaderMap) -> SocketAddr {
+    pub(crate) fn client(&self, socket: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let mut client = socket;
         if !self.trusts(socket.ip()) {
             return client;
@@ -68,8 +68,9 @@ impl Trust {
 fn entries(headers: &HeaderMap, name: impl AsHeaderName) -> Vec<&str> {
     let lines = headers.get_all(name).into_iter();
     lines
-        // A line that is no text is no entry that could be read, and none that could be skipped.
-        .flat_map(|line| line.to_str().unwrap_or("?").split(','))
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        // What is no text can't be read, and must not be skipped, nor spoil what a proxy has added to its line.
+        .map(|entry| std::str::from_utf8(entry).unwrap_or("?"))
         .map(str::trim)
         .filter(|entry| !entry.is_empty())
         .collect()
@@ -98,6 +99,8 @@ fn address(text: &str) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn client(header: ProxyHeader, socket: &str, lines: &[(&'static str, &str)]) -> String {
@@ -111,7 +114,10 @@ mod tests {
         });
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(*name, value.parse().expect("a header's value"));
+            headers.append(
+                *name,
+                HeaderValue::from_bytes(value.as_bytes()).expect("a header's value"),
+            );
         }
         let socket = SocketAddr::new(socket.parse().expect("an address"), 9);
         trust.client(socket, &headers).ip().to_string()
@@ -151,6 +157,7 @@ mod tests {
             client(ProxyHeader::XForwardedFor, "127.0.0.1", &lines),
             "1.2.3.4"
         );
+        assert_eq!(xff("127.0.0.1", "\u{e9}, 1.2.3.4"), "1.2.3.4");
         let endless = "10.0.0.1, ".repeat(100_000) + "10.0.0.2";
         assert_eq!(xff("127.0.0.1", &endless), "10.0.0.1");
     }

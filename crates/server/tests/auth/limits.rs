@@ -1,30 +1,17 @@
 //! Limits by address, user and key: what one of them does leaves the others alone.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use socket2::{Domain, Socket, Type};
 
 use crate::bearer;
 use crate::issuer::{Issuer, SECRET};
 use crate::support::{Hub, Response, WAIT_MAX, http};
 
-/// A connection from one of the many addresses of this machine.
-fn connect(hub: &Hub, from: u8) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let local = SocketAddr::from((Ipv4Addr::new(127, 0, 0, from), 0));
-    socket.bind(&local.into()).unwrap();
-    let hub = SocketAddr::from((Ipv4Addr::LOCALHOST, hub.port()));
-    socket.connect(&hub.into()).unwrap();
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
-    stream
-}
-
 fn send(hub: &Hub, from: u8, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
-    let mut socket = connect(hub, from);
+    let mut socket = http::connect_from(from, hub.port());
     let bytes = http::request_bytes(hub.port(), "POST", path, headers, body);
     socket.write_all(&bytes).unwrap();
     http::read_answer(socket).unwrap()
@@ -32,7 +19,7 @@ fn send(hub: &Hub, from: u8, path: &str, headers: &[(&str, &str)], body: &[u8]) 
 
 /// Asks for a stream; the head of the answer and the connection, which keeps it open.
 fn subscribe(hub: &Hub, from: u8, headers: &[(&str, &str)]) -> (String, TcpStream) {
-    let mut socket = connect(hub, from);
+    let mut socket = http::connect_from(from, hub.port());
     let mut bytes = http::head(hub.port(), "GET", "/events?topic=a", headers);
     bytes.extend_from_slice(b"\r\n");
     socket.write_all(&bytes).unwrap();

@@ -368,6 +368,12 @@ fn a_repeated_request_makes_one_notification() {
         );
     }
     assert_eq!(titles(&hub, "ann"), ["a"]);
+    let id = first.json()["id"].as_str().unwrap().to_owned();
+    let deleted = hub.send("DELETE", &format!("{AT}/{id}?user=ann"), &[], b"");
+    assert_eq!(deleted.status, 204);
+    let again = post("a");
+    assert_eq!((again.status, &again.json()["id"]), (201, &json!(id)));
+    assert_eq!(titles(&hub, "ann"), [""; 0], "what was deleted stays so");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use tidewire::{Event, PublishError, Rights, Topic, UserId};
 use uuid::Uuid;
 
 use super::delivery::{Delivery, NotCreated, TOPIC, event};
-use super::domain::NewNotification;
+use super::domain::{NewNotification, Notification};
 use super::resume::{self, In, Place, Then};
 use super::store::{ROWS_MAX, StoreError};
 use crate::config::Limits;
@@ -100,7 +100,12 @@ impl From<NotCreated> for Problem {
 /// Whose notifications are meant: the authenticated user's. A hub without authentication, which serves this machine only,
 /// takes anybody's word for who they are.
 fn user(parts: &Parts) -> Result<String, Problem> {
-    if let Some(UserId(user)) = parts.extensions.get::<UserId>() {
+    // An empty id is nobody's.
+    if let Some(UserId(user)) = parts
+        .extensions
+        .get()
+        .filter(|UserId(user)| !user.is_empty())
+    {
         return Ok(user.clone());
     }
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
@@ -145,13 +150,22 @@ async fn create(
         publisher.as_ref().map(|Extension(publisher)| publisher),
     )?;
     let created = door.delivery.create(&new, source.as_deref()).await?;
-    if created.is_repeated && !new.is_of(&created.notification) {
+    let mut notification = created.notification;
+    if notification.recipient_id.is_empty() {
+        // It was deleted since, and nobody knows what it said.
+        notification = Notification {
+            id: notification.id,
+            created_at: notification.created_at,
+            ..new.draft()
+        };
+    }
+    if created.is_repeated && !new.is_of(&notification) {
         return Err(Problem::new(
             Code::KeyReused,
             "this Idempotency-Key was used for another notification; use a new key",
         ));
     }
-    Ok((StatusCode::CREATED, Json(created.notification)).into_response())
+    Ok((StatusCode::CREATED, Json(notification)).into_response())
 }
 
 /// What makes a repeated request known as such.
