@@ -159,6 +159,9 @@ fn an_address_and_a_key_publish_so_many_events_in_a_second() {
             2,
             "what is refused is not published"
         );
+        // To ask is not to publish.
+        let asked = hub.send("GET", "/sse/status/c", &[("Authorization", &ann)], b"");
+        assert_eq!(asked.status, 200, "{asked:?}");
         // Every way to publish counts.
         refused(
             &send(
@@ -187,8 +190,8 @@ fn a_batch_counts_as_its_events_and_a_stream_of_lines_waits() {
             body.as_bytes(),
         )
     };
-    // Ten more than the one that stands for the request.
-    let large = batch(12);
+    // It would never be let through.
+    let large = batch(11);
     assert_eq!(large.status, 422, "{large:?}");
     assert_eq!(large.json()["code"], "too_many_events");
     assert!(
