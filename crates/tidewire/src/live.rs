@@ -15,9 +15,6 @@ use crate::connections::Connection;
 use crate::hub::Hub;
 use crate::stream::{Heartbeat, StreamOptions};
 
-/// Bytes of events that still go out with the farewell of a connection that is closed on request.
-const LAST_BYTES_MAX: usize = 16 * 1024;
-
 /// A filter, a place in the log, and which hub's: what streams have in common that send the same bytes next.
 pub(crate) type SharedPlace = (FilterKey, u64, usize);
 
@@ -27,6 +24,8 @@ pub(crate) struct Live {
     connection: Arc<Connection>,
     subscription: Subscription,
     options: StreamOptions,
+    /// The log's end when it was first seen that the connection is to be closed; 0 before.
+    owed_before: u64,
 }
 
 impl Live {
@@ -41,6 +40,7 @@ impl Live {
             connection,
             subscription,
             options,
+            owed_before: 0,
         }
     }
 
@@ -64,17 +64,49 @@ impl Live {
         }
     }
 
+    /// The reason to close the connection, if it is time: whoever sent to the client before it was to be closed was told
+    /// that it has it, so it gets that first. One that takes nothing is taken out of the tables, and then it is time.
+    pub(crate) fn close_now(&mut self) -> Option<CloseReason> {
+        let reason = self.connection.close_requested()?;
+        let own = self.connection.own_topic();
+        let (connection, subscription) = (&self.connection, &mut self.subscription);
+        let owed_before = &mut self.owed_before;
+        let owes = self.hub.shared.read_log(|log| {
+            if must_break_off(connection, reason) {
+                return false;
+            }
+            // Nothing is sent to it any more, so this is the end of what was.
+            if *owed_before == 0 {
+                *owed_before = log.stats().appended + 1;
+            }
+            subscription.skip_if_idle(log, own);
+            subscription.has_pending() || subscription.place() < *owed_before
+        });
+        (!owes).then_some(reason)
+    }
+
+    /// The reason to close the connection at once, whatever the client lacks.
+    pub(crate) fn break_off_now(&self) -> Option<CloseReason> {
+        let reason = self.connection.close_requested()?;
+        must_break_off(&self.connection, reason).then_some(reason)
+    }
+
     /// Gathers what the client lacks, up to about `bytes_max`.
     pub(crate) fn gather(&mut self, bytes_max: usize, batch: &mut Batch) -> Poll {
         let own = self.connection.own_topic();
-        let poll = self
-            .hub
-            .shared
-            .read_log(|log| match self.connection.close_requested() {
-                // Asked for before the filter is given back under this lock, so without a request it is still held.
-                Some(reason) => Poll::Close(reason),
-                None => self.subscription.poll(log, own, bytes_max, batch),
-            });
+        let (connection, subscription) = (&self.connection, &mut self.subscription);
+        let poll = self.hub.shared.read_log(|log| {
+            // A connection leaves the table before its filter is given back under this lock.
+            let close = connection.close_requested();
+            if let Some(reason) = close.filter(|reason| must_break_off(connection, *reason)) {
+                return Poll::Close(reason);
+            }
+            let poll = subscription.poll(log, own, bytes_max, batch);
+            match close {
+                Some(reason) if poll == Poll::Idle => Poll::Close(reason),
+                _ => poll,
+            }
+        });
         if poll == Poll::Data && batch.has_new_gap() {
             self.hub.shared.counters.add_gap();
         }
@@ -181,7 +213,7 @@ impl Live {
     }
 
     /// Ends the stream. Answers what is still to be said to the client; nothing, if it has half an event.
-    pub(crate) fn end(mut self, reason: CloseReason) -> Option<Vec<u8>> {
+    pub(crate) fn end(self, reason: CloseReason) -> Option<Vec<u8>> {
         let last_words = if self.subscription.is_within_event() {
             None
         } else {
@@ -191,41 +223,18 @@ impl Live {
         last_words
     }
 
-    fn last_words(&mut self, reason: CloseReason) -> Option<Vec<u8>> {
+    fn last_words(&self, reason: CloseReason) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         match reason {
             CloseReason::Evicted => encode::retry_line(&mut out, far_retry_ms()),
             CloseReason::Shutdown | CloseReason::Lifetime | CloseReason::Expired => {
                 encode::retry_line(&mut out, jittered(self.hub.shared.settings.retry_ms));
             }
-            CloseReason::Closed => {
-                self.last_events(&mut out);
-                self.farewell(&mut out, "closed", Tombstone::Closed);
-            }
-            CloseReason::Replaced => {
-                self.last_events(&mut out);
-                self.farewell(&mut out, "replaced", Tombstone::Replaced);
-            }
+            CloseReason::Closed => self.farewell(&mut out, "closed", Tombstone::Closed),
+            CloseReason::Replaced => self.farewell(&mut out, "replaced", Tombstone::Replaced),
             _ => return None,
         }
         Some(out)
-    }
-
-    /// What was sent to the client before it was to be closed: its senders were told that it has it.
-    fn last_events(&mut self, out: &mut Vec<u8>) {
-        let shared = &self.hub.shared;
-        let mut batch = Batch::default();
-        let own = self.connection.own_topic();
-        let poll = shared.read_log(|log| {
-            // As in `farewell`.
-            let is_held = shared.connections.find(self.connection.id).is_some();
-            is_held.then(|| self.subscription.poll(log, own, LAST_BYTES_MAX, &mut batch))
-        });
-        if poll == Some(Poll::Data) {
-            let len = batch.whole_len();
-            out.extend_from_slice(&batch.bytes()[..len]);
-            self.sent(&batch, len);
-        }
     }
 
     /// An event whose id keeps the client from coming back.
@@ -244,6 +253,20 @@ impl Live {
             }
         });
     }
+}
+
+/// Whether a connection that is to be closed must not get what it lacks: it takes none of it, or its filter is not held
+/// any more.
+fn must_break_off(connection: &Connection, reason: CloseReason) -> bool {
+    let is_polite = matches!(
+        reason,
+        CloseReason::Closed
+            | CloseReason::Replaced
+            | CloseReason::Shutdown
+            | CloseReason::Lifetime
+            | CloseReason::Expired
+    );
+    !is_polite || connection.is_gone()
 }
 
 impl Drop for Live {

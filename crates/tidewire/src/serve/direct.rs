@@ -163,7 +163,12 @@ impl<S: Sink> Direct<S> {
 
     /// Sends what the client lacks, up to one chunk.
     pub(super) fn serve(&mut self, now: Moment, scratch: &mut Scratch) -> Outcome {
-        if let Some(reason) = self.live.connection().close_requested() {
+        let close = match self.open {
+            // What the chunk's head promised comes first.
+            Some(_) => self.live.break_off_now(),
+            None => self.live.close_now(),
+        };
+        if let Some(reason) = close {
             return Outcome::Close(reason);
         }
         if !self.writable {
@@ -192,7 +197,10 @@ impl<S: Sink> Direct<S> {
         let (n, complete) = self.write(&scratch.chunk, now)?;
         if complete {
             self.live.sent(&scratch.batch, scratch.batch.bytes().len());
-            let again = scratch.batch.is_full() || scratch.batch.has_end();
+            // One that is to be closed may have all by now.
+            let again = scratch.batch.is_full()
+                || scratch.batch.has_end()
+                || self.live.connection().close_requested().is_some();
             return Ok(if again {
                 Outcome::Again
             } else {
