@@ -24,7 +24,8 @@ const TTL: Duration = Duration::from_mins(10);
 /// What is done to a registry. Nodes, clients and connections are numbers.
 #[derive(Clone, Debug)]
 enum Step {
-    Register(usize, usize),
+    /// The last number is the node's clock: ids of connections do not rise from one node to the next.
+    Register(usize, usize, u8),
     /// Gives back what this client has, or had, on this node.
     Unregister(usize, usize),
     Renew(usize),
@@ -39,7 +40,7 @@ const CLIENTS: usize = 4;
 fn step() -> impl Strategy<Value = Step> {
     let (node, client) = (0..NODES, 0..CLIENTS);
     prop_oneof![
-        4 => (node.clone(), client.clone()).prop_map(|(n, c)| Step::Register(n, c)),
+        4 => (node.clone(), client.clone(), any::<u8>()).prop_map(|(n, c, at)| Step::Register(n, c, at)),
         2 => (node.clone(), client.clone()).prop_map(|(n, c)| Step::Unregister(n, c)),
         2 => node.clone().prop_map(Step::Renew),
         1 => node.clone().prop_map(Step::Leave),
@@ -52,6 +53,8 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Default)]
 struct Model {
     places: BTreeMap<usize, (usize, Uuid)>,
+    /// All who have had a client's place since there is one.
+    had: BTreeMap<usize, Vec<Uuid>>,
     /// What each node believes to hold.
     held: [BTreeMap<usize, Uuid>; NODES],
 }
@@ -62,6 +65,13 @@ fn client(n: usize) -> String {
 
 fn node(n: usize) -> String {
     format!("node-{n}")
+}
+
+/// An id of a connection that a node makes by its clock.
+fn connection_at(clock: u8) -> Uuid {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    let made = MADE.fetch_add(1, Ordering::Relaxed) as u128;
+    Uuid::from_u128((u128::from(clock) << 100) | made)
 }
 
 async fn beat(registry: &dyn Registry, n: usize) {
@@ -87,6 +97,7 @@ async fn run(registry: &dyn Registry, steps: &[Step]) {
             });
             assert_eq!(found, expected, "{step:?}");
         }
+        model.had.retain(|c, _| model.places.contains_key(c));
         let count = registry.count().await.unwrap();
         assert_eq!(count, model.places.len(), "{step:?}");
         for n in 0..NODES {
@@ -101,13 +112,14 @@ async fn run(registry: &dyn Registry, steps: &[Step]) {
 
 async fn apply(registry: &dyn Registry, model: &mut Model, step: &Step) {
     match *step {
-        Step::Register(n, c) => {
+        Step::Register(n, c, at) => {
             let place = Place {
                 node: node(n),
-                connection: Uuid::now_v7(),
+                connection: connection_at(at),
             };
             let before = registry.register(&client(c), &place).await.unwrap();
             let had = model.places.insert(c, (n, place.connection));
+            model.had.entry(c).or_default().push(place.connection);
             model.held[n].insert(c, place.connection);
             assert_eq!(
                 before.map(|place| (place.node, place.connection)),
@@ -132,8 +144,13 @@ async fn apply(registry: &dyn Registry, model: &mut Model, step: &Step) {
             let lost = registry.renew(&node(n), &entries).await.unwrap();
             let mut expected = Vec::new();
             for (c, connection) in model.held[n].clone() {
+                let had = model.had.entry(c).or_default();
                 match model.places.get(&c) {
-                    Some((of, newer)) if *newer > connection => {
+                    Some((of, newer))
+                        if *newer != connection
+                            && (had.contains(&connection)
+                                || had.iter().any(|newer| *newer > connection)) =>
+                    {
                         let place = Place {
                             node: node(*of),
                             connection: *newer,
@@ -143,6 +160,7 @@ async fn apply(registry: &dyn Registry, model: &mut Model, step: &Step) {
                     }
                     _ => {
                         model.places.insert(c, (n, connection));
+                        had.push(connection);
                     }
                 }
             }

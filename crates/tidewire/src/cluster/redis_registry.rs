@@ -107,12 +107,12 @@ impl RedisRegistry {
     }
 }
 
-/// `node connection`.
+/// `node connection rank`.
 fn place(route: &str) -> Option<Place> {
-    let (node, connection) = route.split_once(' ')?;
+    let mut words = route.split(' ');
     Some(Place {
-        node: node.to_owned(),
-        connection: connection.parse().ok()?,
+        node: words.next()?.to_owned(),
+        connection: words.next()?.parse().ok()?,
     })
 }
 
@@ -160,11 +160,11 @@ impl Registry for RedisRegistry {
         Box::pin(self.call("count", &[]))
     }
 
-    fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, ()> {
+    fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, Option<NodeInfo>> {
         Box::pin(async move {
             let text = serde_json::to_string(info).unwrap_or_default();
-            self.call::<usize>("beat", &[&info.node, &text]).await?;
-            Ok(())
+            let former: String = self.call("beat", &[&info.node, &text]).await?;
+            Ok(serde_json::from_str(&former).ok())
         })
     }
 

@@ -3,6 +3,7 @@
 //! # The contract
 //! - A client has one place at most. [`register`](Registry::register) takes it over, whoever had it, and answers who did:
 //!   of any number that register at once, the last one has it, and each of the others is answered to somebody.
+//!   Whatever the clocks of nodes say: who was taken over does not get the place back by renewing it.
 //! - [`unregister`](Registry::unregister) gives back only what is still the caller's.
 //! - Every entry lives for the registry's time to live, and as long again with each [`renew`](Registry::renew), which
 //!   also makes entries anew that are gone, and answers those that somebody newer has.
@@ -85,8 +86,9 @@ pub trait Registry: Send + Sync + 'static {
     /// How many clients are connected, to whichever node.
     fn count(&self) -> Answer<'_, usize>;
 
-    /// A node is alive.
-    fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, ()>;
+    /// A node is alive. Answers what it said of itself the last time, where that still holds: somebody else's words, if
+    /// two nodes have one name.
+    fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, Option<NodeInfo>>;
 
     /// A node has ended, in good order.
     fn leave<'a>(&'a self, node: &'a str) -> Answer<'a, ()>;
@@ -114,9 +116,17 @@ pub struct MemoryRegistry {
     state: Mutex<State>,
 }
 
+/// A client's place.
+struct Held {
+    place: Place,
+    /// The greatest connection that ever had the place.
+    rank: ConnectionId,
+    until: Instant,
+}
+
 #[derive(Default)]
 struct State {
-    places: HashMap<String, (Place, Instant)>,
+    places: HashMap<String, Held>,
     nodes: BTreeMap<String, (NodeInfo, Instant)>,
 }
 
@@ -139,8 +149,15 @@ impl MemoryRegistry {
 }
 
 impl State {
+    fn put(&mut self, client: &str, place: Place, until: Instant) {
+        let before = self.places.get(client).map(|held| held.rank);
+        let rank = before.map_or(place.connection, |rank| rank.max(place.connection));
+        self.places
+            .insert(client.to_owned(), Held { place, rank, until });
+    }
+
     fn live(&self, client: &str, now: Instant) -> Option<&Place> {
-        let (place, until) = self.places.get(client)?;
+        let Held { place, until, .. } = self.places.get(client)?;
         let is_live = *until > now && self.is_alive(&place.node, now);
         is_live.then_some(place)
     }
@@ -154,8 +171,7 @@ impl Registry for MemoryRegistry {
     fn register<'a>(&'a self, client: &'a str, place: &'a Place) -> Answer<'a, Option<Place>> {
         self.with(|state, now| {
             let before = state.live(client, now).cloned();
-            let entry = (place.clone(), now + self.ttl);
-            state.places.insert(client.to_owned(), entry);
+            state.put(client, place.clone(), now + self.ttl);
             before
         })
     }
@@ -163,7 +179,7 @@ impl Registry for MemoryRegistry {
     fn unregister<'a>(&'a self, node: &'a str, entries: &'a [Entry]) -> Answer<'a, ()> {
         self.with(|state, _| {
             for (client, connection) in entries {
-                let is_mine = |(place, _): &(Place, Instant)| {
+                let is_mine = |Held { place, .. }: &Held| {
                     place.node == node && place.connection == *connection
                 };
                 if state.places.get(client).is_some_and(is_mine) {
@@ -181,17 +197,16 @@ impl Registry for MemoryRegistry {
         self.with(|state, now| {
             let mut lost = Vec::new();
             for (client, connection) in entries {
+                let mine = Place {
+                    node: node.to_owned(),
+                    connection: *connection,
+                };
+                let rank = state.places.get(client).map(|held| held.rank);
                 match state.live(client, now) {
-                    Some(place) if place.connection > *connection => {
+                    Some(place) if *place != mine && rank >= Some(*connection) => {
                         lost.push((client.clone(), place.clone()));
                     }
-                    _ => {
-                        let place = Place {
-                            node: node.to_owned(),
-                            connection: *connection,
-                        };
-                        state.places.insert(client.clone(), (place, now + self.ttl));
-                    }
+                    _ => state.put(client, mine, now + self.ttl),
                 }
             }
             lost
@@ -211,17 +226,18 @@ impl Registry for MemoryRegistry {
         })
     }
 
-    fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, ()> {
+    fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, Option<NodeInfo>> {
         self.with(|state, now| {
             let entry = (info.clone(), now + self.ttl);
-            state.nodes.insert(info.node.clone(), entry);
+            let former = state.nodes.insert(info.node.clone(), entry)?;
+            (former.1 > now).then_some(former.0)
         })
     }
 
     fn leave<'a>(&'a self, node: &'a str) -> Answer<'a, ()> {
         self.with(|state, _| {
             state.nodes.remove(node);
-            state.places.retain(|_, (place, _)| place.node != node);
+            state.places.retain(|_, held| held.place.node != node);
         })
     }
 
@@ -237,7 +253,7 @@ impl Registry for MemoryRegistry {
             let before = state.places.len();
             state.nodes.retain(|_, (_, until)| *until > now);
             let State { places, nodes } = state;
-            places.retain(|_, (place, until)| *until > now && nodes.contains_key(&place.node));
+            places.retain(|_, held| held.until > now && nodes.contains_key(&held.place.node));
             before - places.len()
         })
     }
@@ -247,7 +263,7 @@ impl Registry for MemoryRegistry {
             let of_node = state
                 .places
                 .iter()
-                .filter(|(_, (place, _))| place.node == node);
+                .filter(|(_, held)| held.place.node == node);
             let mut clients: Vec<_> = of_node.map(|(client, _)| client.clone()).collect();
             clients.sort_unstable();
             let page: Vec<_> = clients
@@ -270,7 +286,7 @@ impl Registry for MemoryRegistry {
                 if state
                     .places
                     .get(client)
-                    .is_some_and(|(place, _)| place.node == node)
+                    .is_some_and(|held| held.place.node == node)
                 {
                     state.places.remove(client);
                 }
