@@ -291,3 +291,31 @@ fn an_unreadable_file_is_named() {
         "a.json: a configuration file is named *.toml, *.yaml or *.yml"
     );
 }
+
+#[test]
+fn notifications_that_would_never_come_are_refused() {
+    for (content, expected) in [
+        (
+            "[notifications]\ndatabase = \"mysql://db/n\"\n",
+            "notifications.database: bad value\n  given    something else (a.toml:2)\n  allowed  a file, such as \
+             \"sqlite:tidewire.db\", or \"postgres://user:password@host/database\"",
+        ),
+        (
+            "[notifications]\nstream = \"events\"\n",
+            "notifications.stream: bad value\n  given    set (a.toml:2)\n  allowed  only with a Redis: set \
+             notifications.redis_url, or broker.kind = \"redis\"",
+        ),
+        (
+            "[notifications]\nredis_url = \"redis://r\"\nstream = \"events\"\n",
+            "notifications.stream: bad value\n  given    \"events\" without rules (a.toml:3)\n  allowed  one \
+             [[notifications.rules]] at least: an event without a rule makes nothing",
+        ),
+        (
+            "[[notifications.rules]]\non = \"a\"\nrecipient = \"{to}\"\ntitle = \"{by\"\n",
+            "notifications.rules[0].title: bad value\n  given    \"{by\" (a.toml:4)\n  allowed  a text whose braces are \
+             closed: `{by` has one that is not; `{{` stands for a brace",
+        ),
+    ] {
+        assert_eq!(refused_file("a.toml", content), expected, "{content}");
+    }
+}

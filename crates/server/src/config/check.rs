@@ -8,9 +8,12 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::error::{ConfigError, SettingError};
-use super::schema::{Auth, Broker, BrokerKind, ClusterSettings, Config, History, Limits, Tls};
+use super::schema::{
+    Auth, Broker, BrokerKind, ClusterSettings, Config, History, Limits, NotificationRule, Tls,
+};
 use super::tree::Node;
 use super::values::{format_bytes, format_duration};
+use crate::services::notifications::check_template;
 
 const MIB: usize = 1024 * 1024;
 
@@ -57,6 +60,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
     check.broker(&config.broker)?;
     check.node_id(config.node.id.as_deref())?;
     check.duration("cluster.ttl", config.cluster.ttl, 3 * TIME_MIN)?;
+    check.notifications(config)?;
     for (key, given) in [
         ("cluster.answer_timeout", config.cluster.answer_timeout),
         ("cluster.retry_within", config.cluster.retry_within),
@@ -291,6 +295,77 @@ impl Check<'_> {
                 format_duration(longest)
             ),
         )
+    }
+
+    fn notifications(&self, config: &Config) -> Result<(), ConfigError> {
+        let settings = &config.notifications;
+        let database = settings.database.reveal();
+        let is_file = database.starts_with("sqlite:") && !database.contains(":memory:");
+        if !is_file
+            && !["postgres://", "postgresql://"]
+                .iter()
+                .any(|known| database.starts_with(known))
+        {
+            let allowed = "a file, such as \"sqlite:tidewire.db\", or \"postgres://user:password@host/database\"";
+            return self.refuse("notifications.database", "something else", allowed);
+        }
+        let shared = config.broker.url.as_ref();
+        let shared = shared.filter(|_| config.broker.kind == BrokerKind::Redis);
+        let redis = settings.redis_url.as_ref().or(shared);
+        if let Some(url) = redis
+            && let Err(error) = tidewire::redis::Redis::new(url.reveal(), config.broker.prefix())
+        {
+            return self.refuse("notifications.redis_url", "this", error.to_string());
+        }
+        self.at_least_one("notifications.attempts_max", settings.attempts_max)?;
+        for (key, is_set) in [
+            ("notifications.announce", settings.announce),
+            ("notifications.stream", settings.stream.is_some()),
+        ] {
+            if is_set && redis.is_none() {
+                let allowed =
+                    "only with a Redis: set notifications.redis_url, or broker.kind = \"redis\"";
+                return self.refuse(key, "set", allowed);
+            }
+        }
+        if let Some(stream) = &settings.stream {
+            if settings.rules.is_empty() {
+                let allowed =
+                    "one [[notifications.rules]] at least: an event without a rule makes nothing";
+                return self.refuse(
+                    "notifications.stream",
+                    format!("{stream:?} without rules"),
+                    allowed,
+                );
+            }
+            let is_cluster = redis.is_some_and(|url| url.reveal().contains("-cluster://"));
+            if is_cluster && !tidewire::redis::has_hash_tag(stream) {
+                let allowed = "in a Cluster a name with a hash tag, such as \"{events}\": its dead letters are in the same slot";
+                return self.refuse("notifications.stream", format!("{stream:?}"), allowed);
+            }
+        }
+        self.notification_rules(&settings.rules)
+    }
+
+    fn notification_rules(&self, rules: &[NotificationRule]) -> Result<(), ConfigError> {
+        for (index, rule) in rules.iter().enumerate() {
+            let texts = [
+                ("recipient", Some(&rule.recipient)),
+                ("type", rule.kind.as_ref()),
+                ("title", Some(&rule.title)),
+                ("body", rule.body.as_ref()),
+                ("link", rule.link.as_ref()),
+            ];
+            for (name, text) in texts {
+                if let Some(text) = text
+                    && let Err(why) = check_template(text)
+                {
+                    let key = format!("notifications.rules[{index}].{name}");
+                    return self.refuse(&key, format!("{text:?}"), why);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn cors_origin(&self, index: usize, origin: &str) -> Result<(), ConfigError> {

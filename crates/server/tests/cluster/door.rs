@@ -83,12 +83,11 @@ fn what_was_answered_as_delivered_is_sent_before_the_farewell() {
             for _ in 0..events {
                 assert_eq!(send(&hub, &client, &body).status, 200);
             }
-            let _successor = match farewell {
-                "replaced" => Some(hub.stream(&path)),
-                _ => {
-                    assert_eq!(hub.send("DELETE", &path, &[], b"").status, 204);
-                    None
-                }
+            let _successor = if farewell == "replaced" {
+                Some(hub.stream(&path))
+            } else {
+                assert_eq!(hub.send("DELETE", &path, &[], b"").status, 204);
+                None
             };
             let seen: Vec<_> = stream
                 .rest()

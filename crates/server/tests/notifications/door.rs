@@ -298,6 +298,10 @@ fn what_is_not_understood_is_refused_and_nothing_stored() {
         json!({"recipient_id": "a*", "type": "t", "title": "t"}),
         json!({"recipient_id": "ann", "type": "t", "title": "t", "colour": "red"}),
         json!({"recipient_id": "ann", "type": "t", "title": 7}),
+        json!({"recipient_id": "ann", "type": "t", "title": "a\0b"}),
+        json!({"recipient_id": "ann", "type": "t\0", "title": "t"}),
+        json!({"recipient_id": "ann", "type": "t", "title": "t", "body": "\0"}),
+        json!({"recipient_id": "ann", "type": "t", "title": "t", "link": "/\0"}),
         json!({"recipient_id": "ann", "type": "t", "title": "x".repeat(2_000)}),
     ] {
         assert_eq!(
@@ -339,22 +343,30 @@ fn what_is_not_understood_is_refused_and_nothing_stored() {
 #[test]
 fn a_repeated_request_makes_one_notification() {
     let hub = hub();
-    let post = |title: &str| {
-        let document = json!({"recipient_id": "ann", "type": "t", "title": title}).to_string();
+    let post_with = |title: &str, body: Option<&str>, data: &Value| {
+        let document =
+            json!({"recipient_id": "ann", "type": "t", "title": title, "body": body, "data": data});
+        let document = document.to_string();
         let headers = [
             ("Content-Type", "application/json"),
             ("Idempotency-Key", "k"),
         ];
         hub.send("POST", AT, &headers, document.as_bytes())
     };
+    let post = |title: &str| post_with(title, Some("b"), &json!({"n": 0.1, "big": 1e21}));
     let (first, again) = (post("a"), post("a"));
     assert_eq!((first.status, again.status), (201, 201));
     assert_eq!(first.json(), again.json());
-    let other = post("b");
-    assert_eq!(
-        (other.status, other.json()["code"].as_str()),
-        (422, Some("key_reused"))
-    );
+    for other in [
+        post("b"),
+        post_with("a", Some("c"), &json!({"n": 0.1, "big": 1e21})),
+        post_with("a", Some("b"), &json!({"n": 0.2, "big": 1e21})),
+    ] {
+        assert_eq!(
+            (other.status, other.json()["code"].as_str()),
+            (422, Some("key_reused"))
+        );
+    }
     assert_eq!(titles(&hub, "ann"), ["a"]);
 }
 
@@ -394,6 +406,9 @@ fn a_database_that_is_away_loses_nothing() {
     let mut tab = connected(&hub, "ann", None);
     notify(&hub, "ann", "before");
     assert_eq!(data(&mut tab)["title"], "before");
+    // What is no id is nobody's, and not what the database is asked for.
+    let unknown = hub.send("POST", &format!("{AT}/%00/read?user=ann"), &[], b"");
+    assert_eq!(unknown.status, 404, "{unknown:?}");
     postgres.stop();
     let document = json!({"recipient_id": "ann", "type": "t", "title": "t"}).to_string();
     let refused = hub.request("POST", AT, Some(("application/json", &document)));
@@ -423,4 +438,168 @@ fn nothing_is_opened_until_it_is_used() {
     assert!(!file.exists());
     notify(&hub, "ann", "x");
     assert!(file.exists());
+}
+
+/// Before, it was stored, tried again every two seconds for ever, and 500 of them held up all others.
+#[test]
+fn what_can_not_be_published_is_refused_or_stays_in_the_list() {
+    let hub = Hub::spawn(&[], &[("TIDEWIRE_LIMITS__EVENT_BYTES_MAX", "1KiB")]);
+    let document =
+        json!({"recipient_id": "ann", "type": "t", "title": "t", "body": "x".repeat(1_000)});
+    let refused = hub.request(
+        "POST",
+        AT,
+        Some(("application/json", &document.to_string())),
+    );
+    assert_eq!(
+        (refused.status, refused.json()["code"].as_str()),
+        (413, Some("event_too_large"))
+    );
+    assert_eq!(titles(&hub, "ann"), [""; 0]);
+    let closed = hub.send("POST", "/topics/notification%3Aann/close", &[], b"");
+    assert_eq!(closed.status, 200);
+    notify(&hub, "ann", "after the end");
+    assert_eq!(titles(&hub, "ann"), ["after the end"]);
+    assert!(
+        hub.output().contains("can't be published"),
+        "once, and aloud"
+    );
+}
+
+/// Before, SQLite's word that it could not commit went unheard: the answer was 201, and nothing was stored.
+#[test]
+fn what_a_full_disk_does_not_take_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("n.db").display());
+    let env = [("TIDEWIRE_NOTIFICATIONS__DATABASE", url.as_str())];
+    // A file that may not grow is an error to it, and no signal that ends it.
+    let mut hub = Hub::spawn_under(&["env", "--ignore-signal=XFSZ"], &[], &env);
+    let document =
+        json!({"recipient_id": "ann", "type": "t", "title": "t", "body": "x".repeat(9_000)});
+    let post = |hub: &Hub| {
+        hub.request(
+            "POST",
+            AT,
+            Some(("application/json", &document.to_string())),
+        )
+        .status
+    };
+    assert_eq!(post(&hub), 201);
+    // Files of the hub can't grow beyond this from now on.
+    let pid = hub.pid().to_string();
+    let limited = std::process::Command::new("prlimit")
+        .args(["--pid", &pid, "--fsize=262144"])
+        .status();
+    assert!(limited.unwrap().success());
+    let mut stored = 1;
+    let refused = loop {
+        match post(&hub) {
+            201 => stored += 1,
+            other => break other,
+        }
+        assert!(stored < 1_000, "nothing is refused");
+    };
+    assert_eq!(refused, 503);
+    hub.restart();
+    assert_eq!(
+        titles(&hub, "ann").len(),
+        stored,
+        "what was answered is there"
+    );
+}
+
+/// Before, only who had seen a notification was sent of the database what came while they were away.
+#[test]
+fn who_has_seen_nothing_yet_gets_what_came_meanwhile() {
+    let mut hub = hub();
+    notify(&hub, "ann", "before");
+    let greeted = hub.stream(&format!("{AT}/subscribe?user=ann")).event().id;
+    notify(&hub, "ann", "missed");
+    let mut from_the_log = connected(&hub, "ann", Some(&greeted));
+    assert_eq!(data(&mut from_the_log)["title"], "missed");
+    hub.restart();
+    let mut from_the_store = connected(&hub, "ann", Some(&greeted));
+    // What came just before may come again, as clocks of nodes differ.
+    until("what was missed comes", || {
+        data(&mut from_the_store)["title"] == "missed"
+    });
+    notify(&hub, "ann", "live");
+    assert_eq!(data(&mut from_the_store)["title"], "live");
+}
+
+/// Before, a tab that had last seen what another tab did was told of a gap.
+#[test]
+fn who_last_saw_what_another_tab_did_gets_what_came_meanwhile() {
+    let mut hub = hub();
+    let id = notify(&hub, "ann", "read")["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut tab = connected(&hub, "ann", None);
+    hub.send("POST", &format!("{AT}/{id}/read?user=ann"), &[], b"");
+    let read = tab.event();
+    assert_eq!(read.event, "notification.read");
+    notify(&hub, "ann", "missed");
+    hub.restart();
+    // What else the address asks for counts as before, too.
+    let path = format!("{AT}/subscribe?user=ann&fields=topic");
+    let mut tab = hub.stream_with(&path, &[("Last-Event-ID", &read.id)]);
+    assert_eq!(tab.event().event, "connected");
+    assert_eq!(data(&mut tab)["title"], "missed");
+    notify(&hub, "ann", "live");
+    assert_eq!(data(&mut tab)["title"], "live");
+    assert!(
+        tab.text().contains("topic: notification:ann"),
+        "{}",
+        tab.text()
+    );
+}
+
+/// Before, what was in the log and not yet marked as published was neither in the store's answer nor after it.
+#[test]
+fn what_is_published_and_not_yet_marked_is_not_left_out() {
+    let postgres = crate::postgres::Postgres::start();
+    let url = postgres.url();
+    let mut hub = Hub::spawn(&[], &[("TIDEWIRE_NOTIFICATIONS__DATABASE", &url)]);
+    let first = notify(&hub, "ann", "first")["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    hub.restart();
+    postgres.sql(
+        "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER skip BEFORE UPDATE ON notifications FOR EACH ROW EXECUTE FUNCTION skip()",
+    );
+    notify(&hub, "ann", "unmarked");
+    let mut tab = connected(&hub, "ann", Some(&first));
+    assert_eq!(data(&mut tab)["title"], "unmarked");
+    postgres.sql("DROP TRIGGER skip ON notifications");
+    notify(&hub, "ann", "next");
+    assert_eq!(data(&mut tab)["title"], "next", "each once");
+}
+
+/// Before, a request waited for as long as another program held the table.
+#[test]
+fn a_locked_database_is_not_waited_for() {
+    let postgres = crate::postgres::Postgres::start();
+    let url = postgres.url();
+    let hub = Hub::spawn(&[], &[("TIDEWIRE_NOTIFICATIONS__DATABASE", &url)]);
+    notify(&hub, "ann", "before");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            postgres.sql("BEGIN; LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(20); COMMIT")
+        });
+        until("the table is locked", || {
+            postgres.sql("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 'notifications'::regclass")
+                .starts_with('1')
+        });
+        let document = json!({"recipient_id": "bob", "type": "t", "title": "t"}).to_string();
+        let answer = hub.request("POST", AT, Some(("application/json", &document)));
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str()),
+            (503, Some("outcome_unknown")),
+            "{answer:?}"
+        );
+    });
+    assert_eq!(titles(&hub, "ann"), ["before"]);
 }

@@ -26,6 +26,8 @@ const TALKATIVE: [&str; 2] = [
 /// A running hub. It is killed on drop; if the test failed, what it wrote is shown.
 pub(crate) struct Hub {
     port: u16,
+    /// A program that starts it, with that program's arguments; nothing for none.
+    under: Vec<String>,
     args: Vec<String>,
     env: Vec<(String, String)>,
     /// Where it runs, so that it neither reads nor writes a file of the checkout. Outlives restarts, as does [`OUTPUT`].
@@ -36,16 +38,23 @@ pub(crate) struct Hub {
 impl Hub {
     /// Starts `tidewire serve` with these arguments and this environment; returns when it is ready.
     pub(crate) fn spawn(args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::spawn_under(&[], args, env)
+    }
+
+    /// The same by way of another program, which changes what the hub inherits and becomes it.
+    pub(crate) fn spawn_under(under: &[&str], args: &[&str], env: &[(&str, &str)]) -> Self {
         let port = free_port();
+        let under: Vec<_> = under.iter().map(ToString::to_string).collect();
         let args: Vec<_> = args.iter().map(ToString::to_string).collect();
         let env: Vec<_> = env
             .iter()
             .map(|(key, value)| (key.to_string(), value.to_string()))
             .collect();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let process = start(port, &args, &env, &folder);
+        let process = start(port, &under, &args, &env, &folder);
         let mut hub = Self {
             port,
+            under,
             args,
             env,
             folder,
@@ -58,7 +67,7 @@ impl Hub {
     /// Kills it as a crash would, and starts it again on the same port and in the same folder.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        self.process = start(self.port, &self.args, &self.env, &self.folder);
+        self.process = start(self.port, &self.under, &self.args, &self.env, &self.folder);
         self.wait_until_ready();
     }
 
@@ -233,7 +242,13 @@ pub(crate) fn publish(port: u16, topic: &str, data: &Value) -> String {
         .to_owned()
 }
 
-fn start(port: u16, args: &[String], env: &[(String, String)], folder: &TempDir) -> Child {
+fn start(
+    port: u16,
+    under: &[String],
+    args: &[String],
+    env: &[(String, String)],
+    folder: &TempDir,
+) -> Child {
     let binary =
         std::env::var(OTHER_BINARY).unwrap_or_else(|_| env!("CARGO_BIN_EXE_tidewire").to_owned());
     let output = File::options()
@@ -241,7 +256,9 @@ fn start(port: u16, args: &[String], env: &[(String, String)], folder: &TempDir)
         .append(true)
         .open(folder.path().join(OUTPUT));
     let output = output.expect("a file can be made in a new folder");
-    let mut command = Command::new(&binary);
+    let words: Vec<&str> = under.iter().map(String::as_str).chain([&*binary]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("TIDEWIRE_")) {
         command.env_remove(key); // what a developer has set is none of the test's
     }

@@ -138,6 +138,17 @@ impl Postgres {
         }
     }
 
+    /// Carries out statements, and answers what they answer.
+    pub(crate) fn sql(&self, text: &str) -> String {
+        let done = Command::new(programs().join("psql"))
+            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", text])
+            .arg(self.url())
+            .output()
+            .expect("psql");
+        assert!(done.status.success(), "{text}: {done:?}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }

@@ -185,8 +185,9 @@ pub(crate) fn timed_out(what: &'static str) -> RedisError {
     RedisError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, what))
 }
 
-fn has_hash_tag(prefix: &str) -> bool {
-    let tag = prefix
+/// Whether a name has a part in braces, which alone decides in which slot of a Cluster it is.
+pub fn has_hash_tag(name: &str) -> bool {
+    let tag = name
         .split_once('{')
         .and_then(|(_, rest)| rest.split_once('}'));
     tag.is_some_and(|(tag, _)| !tag.is_empty())

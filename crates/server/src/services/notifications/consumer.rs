@@ -1,18 +1,20 @@
 //! Domain events from a Redis Stream: each is read by one node of the group, becomes notifications by the rules, and is
 //! acknowledged once these are stored. A crash at any point repeats a step, and the store knows what it has already.
 //!
-//! What can't be made into a notification is tried again, as somebody may have mended the rules meanwhile, and after
-//! so many attempts put aside in a stream of dead letters, with the reason.
+//! What can't be made into a notification is tried again, as somebody may have mended the rules meanwhile, after pauses that
+//! grow, and after so many attempts put aside in a stream of dead letters, with the reason. The same pauses hold for what a
+//! node leaves that dies; which attempt it is, Redis counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, RedisResult, Value};
-use tidewire::redis::{Backoff, Connection, Redis};
+use tidewire::redis::{Backoff, Connection, Redis, Script};
 
-use super::delivery::Delivery;
+use super::delivery::{Delivery, NotCreated};
 use super::domain::Rule;
+use super::store::StoreError;
 
 /// Entries that are read at a time: what a node that dies leaves to the others.
 const ENTRIES_MAX: usize = 64;
@@ -21,6 +23,33 @@ const BLOCK: Duration = Duration::from_secs(1);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Dead letters that are kept.
 const DEAD_MAX: usize = 10_000;
+/// Fields of an event that its dead letter keeps. Lua can't hand over more than some thousand values.
+const DEAD_FIELDS_MAX: usize = 1_000;
+/// The pause before an attempt is `retry_after`, doubled for each one before it, up to so often.
+const DOUBLINGS_MAX: u32 = 5;
+/// A consumer that has nothing and has not asked for so many times `retry_after` is a node that is gone.
+const GONE_AFTER: u32 = 10;
+
+/// Puts an event aside, if nobody else has done so or handled it meanwhile.
+const PUT_ASIDE: &str = "
+if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[2], 1) == 0 then return 0 end
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 4))
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
+return 1";
+
+/// Removes from a group who has nothing, and has not asked for anything for long. Nodes without a `node.id` are new
+/// consumers with every start.
+const REMOVE_GONE: &str = "
+local removed = 0
+for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local consumer = {}
+  for i = 1, #row, 2 do consumer[row[i]] = row[i + 1] end
+  if consumer.pending == 0 and consumer.idle > tonumber(ARGV[2]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer.name)
+    removed = removed + 1
+  end
+end
+return removed";
 
 /// What is followed, and how.
 #[derive(Clone, Debug)]
@@ -54,6 +83,25 @@ enum Failed {
     Away(String),
 }
 
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // It is tried again, and the store knows what it has of this event.
+            StoreError::Away(why) | StoreError::Unknown(why) => Self::Away(why),
+            StoreError::Refused(why) => Self::Event(format!("the database refuses it: {why}")),
+        }
+    }
+}
+
+impl From<NotCreated> for Failed {
+    fn from(error: NotCreated) -> Self {
+        match error {
+            NotCreated::Event(error) => Self::Event(error.to_string()),
+            NotCreated::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<redis::RedisError> for Failed {
     fn from(error: redis::RedisError) -> Self {
         Self::Away(error.to_string())
@@ -61,15 +109,41 @@ impl From<redis::RedisError> for Failed {
 }
 
 pub(super) struct Consumer {
-    pub(super) redis: Arc<Redis>,
-    pub(super) delivery: Arc<Delivery>,
-    pub(super) options: ConsumerOptions,
-    pub(super) figures: Arc<ConsumerFigures>,
+    redis: Arc<Redis>,
+    delivery: Arc<Delivery>,
+    options: ConsumerOptions,
+    figures: Arc<ConsumerFigures>,
+    put_aside: Script,
+    remove_gone: Script,
 }
 
 type Entry = (String, Vec<(String, String)>);
 
+/// An event that was read and not acknowledged.
+struct Pending {
+    id: String,
+    /// For how long nobody has tried it.
+    idle_ms: u64,
+    attempts: u32,
+}
+
 impl Consumer {
+    pub(super) fn new(
+        redis: Arc<Redis>,
+        delivery: Arc<Delivery>,
+        options: ConsumerOptions,
+        figures: Arc<ConsumerFigures>,
+    ) -> Self {
+        Self {
+            redis,
+            delivery,
+            options,
+            figures,
+            put_aside: Script::new(PUT_ASIDE),
+            remove_gone: Script::new(REMOVE_GONE),
+        }
+    }
+
     /// Goes on for as long as the hub lives.
     pub(super) async fn run(self) {
         let mut backoff = Backoff::default();
@@ -82,11 +156,11 @@ impl Consumer {
     }
 
     async fn follow(&self, backoff: &mut Backoff) -> Result<(), Failed> {
-        // Reading waits for the store: while it is away, events stay where they are.
-        let away = |error: super::store::StoreError| Failed::Away(error.to_string());
-        self.delivery.store.check().await.map_err(away)?;
         let mut connection = self.redis.dedicated().await?;
         self.make_group(&mut connection).await?;
+        self.note_lag(&mut connection).await?;
+        // Reading waits for the store: while it is away, events stay where they are.
+        self.delivery.store.check().await?;
         // What this node had read before it ended is its own again.
         let mut own = Some("0".to_owned());
         let mut claimed_at = tokio::time::Instant::now();
@@ -102,6 +176,7 @@ impl Consumer {
                 claimed_at = tokio::time::Instant::now();
                 self.claim(&mut connection).await?;
                 self.note_lag(&mut connection).await?;
+                self.remove_gone(&mut connection).await?;
             }
         }
     }
@@ -134,34 +209,71 @@ impl Consumer {
         Ok(answer.map_or_else(Vec::new, entries))
     }
 
-    /// Takes over what a node has left, this one included.
+    /// Takes over what has waited for long enough: what this or another node failed with, or left. A pass through all that
+    /// is pending, a page at a time.
     async fn claim(&self, connection: &mut Connection) -> Result<(), Failed> {
-        let mut cursor = "0-0".to_owned();
+        let mut from = "-".to_owned();
         loop {
-            let mut claim = redis::cmd("XAUTOCLAIM");
-            claim
-                .arg(&self.options.stream)
-                .arg(&self.options.group)
-                .arg(&self.options.name);
-            claim.arg(self.options.retry_after.as_millis() as u64);
-            claim.arg(&cursor).arg("COUNT").arg(ENTRIES_MAX);
-            let Value::Array(answer) = ask(&claim, connection).await? else {
-                return Ok(());
-            };
-            let mut answer = answer.into_iter();
-            cursor =
-                String::from_redis_value(answer.next().unwrap_or_default()).unwrap_or_default();
-            for entry in entries(answer.next().unwrap_or_default()) {
-                self.figures.retried.fetch_add(1, Ordering::Relaxed);
-                self.handle(connection, entry).await?;
+            let page = self.waiting(connection, &from).await?;
+            for Pending {
+                id,
+                idle_ms,
+                attempts,
+            } in &page
+            {
+                let pause_ms = self.pause_ms(*attempts);
+                if *idle_ms < pause_ms {
+                    continue;
+                }
+                // Of several nodes one gets it: to the others it is not idle any more. What was deleted, nobody gets.
+                let mut claim = redis::cmd("XCLAIM");
+                claim
+                    .arg(&self.options.stream)
+                    .arg(&self.options.group)
+                    .arg(&self.options.name);
+                claim.arg(pause_ms).arg(id);
+                for entry in entries(ask(&claim, connection).await?) {
+                    self.figures.retried.fetch_add(1, Ordering::Relaxed);
+                    self.handle(connection, entry).await?;
+                }
             }
-            if cursor.is_empty() || cursor == "0-0" {
-                return Ok(());
+            match page.last() {
+                Some(last) if page.len() == ENTRIES_MAX => from = format!("({}", last.id),
+                _ => return Ok(()),
             }
         }
     }
 
+    /// Pending events that nobody has touched for `retry_after` at least.
+    async fn waiting(&self, connection: &mut Connection, from: &str) -> RedisResult<Vec<Pending>> {
+        let mut pending = redis::cmd("XPENDING");
+        pending.arg(&self.options.stream).arg(&self.options.group);
+        pending.arg("IDLE").arg(self.pause_ms(1));
+        pending.arg(from).arg("+").arg(ENTRIES_MAX);
+        let rows =
+            Vec::<(String, String, u64, u32)>::from_redis_value(ask(&pending, connection).await?)?;
+        let row = |(id, _, idle_ms, attempts)| Pending {
+            id,
+            idle_ms,
+            attempts,
+        };
+        Ok(rows.into_iter().map(row).collect())
+    }
+
+    /// How long an event waits after so many attempts.
+    fn pause_ms(&self, attempts: u32) -> u64 {
+        let doublings = attempts.saturating_sub(1).min(DOUBLINGS_MAX);
+        let pause = self.options.retry_after.saturating_mul(1 << doublings);
+        u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
+    }
+
     async fn handle(&self, connection: &mut Connection, (id, fields): Entry) -> Result<(), Failed> {
+        if fields.is_empty() {
+            // Redis stores no event without fields: somebody has deleted it, or the stream was cut.
+            tracing::warn!(id, "a domain event was deleted before it was handled");
+            self.figures.dead.fetch_add(1, Ordering::Relaxed);
+            return Ok(self.acknowledge(connection, &id).await?);
+        }
         match self.make(&id, &fields).await {
             Ok(()) => {
                 self.figures.handled.fetch_add(1, Ordering::Relaxed);
@@ -198,8 +310,7 @@ impl Consumer {
         }
         for (new, n) in made {
             let source = format!("{}:{id}:{n}", self.options.stream);
-            let created = self.delivery.create(&new, Some(&source)).await;
-            created.map_err(|error| Failed::Away(error.to_string()))?;
+            self.delivery.create(&new, Some(&source)).await?;
         }
         Ok(())
     }
@@ -228,41 +339,54 @@ impl Consumer {
             .arg(id)
             .arg(id)
             .arg(1);
-        let answer = ask(&pending, connection).await?;
-        let attempts = Vec::<(String, String, u64, usize)>::from_redis_value(answer)
-            .ok()
-            .and_then(|rows| rows.first().map(|row| row.3))
-            .unwrap_or(usize::MAX);
-        if attempts < self.options.attempts_max {
+        let rows = Vec::<(String, String, u64, usize)>::from_redis_value(
+            ask(&pending, connection).await?,
+        )?;
+        let Some((_, _, _, attempts)) = rows.first() else {
+            // Another node has seen to it meanwhile.
+            return Ok(());
+        };
+        if *attempts < self.options.attempts_max {
             tracing::info!(id, why, attempts, "a domain event is tried again");
             return Ok(());
         }
         tracing::warn!(id, why, "a domain event is put aside");
-        // Both or nothing, so that it is not put aside twice.
-        let mut both = redis::pipe();
-        let add = both
-            .atomic()
-            .cmd("XADD")
-            .arg(format!("{}:dead", self.options.stream));
-        add.arg("MAXLEN")
-            .arg("~")
-            .arg(DEAD_MAX)
-            .arg("*")
-            .arg("of")
-            .arg(id)
-            .arg("error")
-            .arg(why);
-        for (name, value) in fields {
-            add.arg(name).arg(value);
+        let dead = format!("{}:dead", self.options.stream);
+        let limit = DEAD_MAX.to_string();
+        let mut arguments = vec![
+            self.options.group.as_str(),
+            id,
+            &limit,
+            "of",
+            id,
+            "error",
+            why,
+        ];
+        for (name, value) in fields.iter().take(DEAD_FIELDS_MAX) {
+            arguments.extend([name.as_str(), value]);
         }
-        both.cmd("XACK")
-            .arg(&self.options.stream)
-            .arg(&self.options.group)
-            .arg(id);
-        let done =
-            tokio::time::timeout(ANSWER_TIMEOUT, both.query_async::<Value>(connection)).await;
-        done.unwrap_or_else(|_| Err(silent()))?;
-        self.figures.dead.fetch_add(1, Ordering::Relaxed);
+        let keys = [self.options.stream.as_str(), &dead];
+        let done = self
+            .put_aside
+            .run_on(connection, &keys, &arguments, ANSWER_TIMEOUT)
+            .await?;
+        if u64::from_redis_value(done)? > 0 {
+            self.figures.dead.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn remove_gone(&self, connection: &mut Connection) -> RedisResult<()> {
+        let idle = self.options.retry_after.saturating_mul(GONE_AFTER);
+        let arguments = [self.options.group.clone(), idle.as_millis().to_string()];
+        let keys = [self.options.stream.as_str()];
+        let removed = self
+            .remove_gone
+            .run_on(connection, &keys, &arguments, ANSWER_TIMEOUT)
+            .await?;
+        if u64::from_redis_value(removed)? > 0 {
+            tracing::debug!("consumers that are gone were removed from the group");
+        }
         Ok(())
     }
 

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use tidewire::core::event::EventError;
 use tidewire::core::log::Refused;
 use tidewire::{Event, Hub, PublishError};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::channels::Announcer;
 use super::domain::{NewNotification, Notification};
@@ -22,9 +24,23 @@ const LEFT_AFTER: SignedDuration = SignedDuration::from_secs(2);
 /// How often it is looked for, and what is too old is deleted.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Why a notification was not made.
+pub(super) enum NotCreated {
+    /// It could never be delivered.
+    Event(EventError),
+    Store(StoreError),
+}
+
+impl From<StoreError> for NotCreated {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
 /// Stores and publishes.
 pub(super) struct Delivery {
     pub(super) hub: Hub,
+    pub(super) event_bytes_max: usize,
     pub(super) store: Store,
     pub(super) announcer: Option<Announcer>,
     /// How long notifications are kept; `None` for ever.
@@ -39,7 +55,9 @@ impl Delivery {
         &self,
         new: &NewNotification,
         source: Option<&str>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<Created, NotCreated> {
+        let checked = event(&new.draft()).validate(self.event_bytes_max);
+        checked.map_err(NotCreated::Event)?;
         let created = self.store.create(new, source, Timestamp::now()).await?;
         self.used.notify_one();
         if !created.is_repeated {
@@ -48,30 +66,42 @@ impl Delivery {
         Ok(created)
     }
 
-    /// Publishes what is stored. What fails is done later.
-    async fn publish(&self, notification: &Notification) {
+    /// Publishes what is stored. False if it can't be done now, but later.
+    async fn publish(&self, notification: &Notification) -> bool {
         let event = event(notification);
         let topic = format!("{TOPIC}{}", notification.recipient_id);
-        match self.hub.publish(&topic, event).await {
-            Ok(_) | Err(PublishError::Refused(Refused::IdTaken(_))) => {}
-            Err(error) => {
+        let now = Timestamp::now();
+        let at = match self.hub.publish(&topic, event).await {
+            Ok(_) => Some(now),
+            // It was published before, and only not noted.
+            Err(PublishError::Refused(Refused::IdTaken(_))) => None,
+            Err(error) if may_be_done_later(&error) => {
                 tracing::debug!(%error, id = notification.id, "a notification is published later");
-                return;
+                return false;
             }
-        }
+            // It stays in the list; whoever is connected now can't be told.
+            Err(error) => {
+                tracing::warn!(%error, id = notification.id, "a notification can't be published");
+                Some(now)
+            }
+        };
         if let Some(announcer) = &self.announcer {
             announcer.announce(notification).await;
         }
-        if let Err(error) = self.store.note_published(&notification.id).await {
+        if let Err(error) = self.store.note_published(notification, at).await {
             // It is published once more, and refused as its id is taken.
             tracing::debug!(%error, id = notification.id, "a notification is not marked as published");
+            return false;
         }
+        true
     }
 
     /// Tells a user's other tabs.
     pub(super) async fn tell(&self, user: &str, name: &str, what: &Value) {
         let topic = format!("{TOPIC}{user}");
-        let event = Event::text(what.to_string()).named(name);
+        // Under an id that says when, like a notification's, so that the store knows what comes after it.
+        let id = Uuid::now_v7().to_string();
+        let event = Event::text(what.to_string()).named(name).with_id(id);
         if let Err(error) = self.hub.publish(&topic, event).await {
             tracing::debug!(%error, name, "other tabs are not told");
         }
@@ -91,8 +121,15 @@ impl Delivery {
 
     async fn look_after(&self) -> Result<(), StoreError> {
         let now = Timestamp::now();
-        for notification in self.store.unpublished(now - LEFT_AFTER).await? {
-            self.publish(&notification).await;
+        loop {
+            let left = self.store.unpublished(now - LEFT_AFTER).await?;
+            let mut is_done = true;
+            for notification in &left.notifications {
+                is_done &= self.publish(notification).await;
+            }
+            if left.is_all || !is_done {
+                break;
+            }
         }
         let retention = self
             .retention
@@ -102,6 +139,14 @@ impl Delivery {
         }
         Ok(())
     }
+}
+
+/// Whether nothing is wrong with the event, and only the broker does not take it now.
+fn may_be_done_later(error: &PublishError) -> bool {
+    matches!(
+        error,
+        PublishError::NotStored(_) | PublishError::StorageFull(_) | PublishError::OutcomeUnknown(_)
+    )
 }
 
 /// A notification as an event: plain data, under its own id.

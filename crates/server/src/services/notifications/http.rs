@@ -9,18 +9,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde_json::json;
 use tidewire::problem::{Code, Problem};
 use tidewire::query::Query;
-use tidewire::stream::LAST_EVENT_ID;
-use tidewire::{Event, Rights, Topic, UserId};
+use tidewire::{Event, PublishError, Rights, Topic, UserId};
 use uuid::Uuid;
 
-use super::delivery::{Delivery, TOPIC, event};
+use super::delivery::{Delivery, NotCreated, TOPIC, event};
 use super::domain::NewNotification;
-use super::resume::{self, Then};
+use super::resume::{self, In, Place, Then};
 use super::store::{ROWS_MAX, StoreError};
 use crate::config::Limits;
 use crate::routes::{Publisher, check_right, read_body, unreadable_path, wrong_method};
@@ -65,12 +64,31 @@ pub(super) fn router(delivery: Arc<Delivery>, limits: &Limits) -> Router {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        if let StoreError::Refused(why) = error {
+            let detail = format!("the database does not take it: {why}");
+            return Self::new(Code::BadDocument, detail);
+        }
         tracing::warn!(%error, "the store of notifications fails");
-        Self::new(
-            Code::StoreUnavailable,
-            "the store of notifications can't be used at the moment; repeat the request later",
-        )
-        .retry_after_s(1 + fastrand::u32(0..4))
+        let (code, detail) = match error {
+            StoreError::Unknown(_) => (
+                Code::OutcomeUnknown,
+                "the database fell silent; with an Idempotency-Key the request can be repeated and makes no second one",
+            ),
+            _ => (
+                Code::StoreUnavailable,
+                "the store of notifications can't be used at the moment; repeat the request later",
+            ),
+        };
+        Self::new(code, detail).retry_after_s(1 + fastrand::u32(0..4))
+    }
+}
+
+impl From<NotCreated> for Problem {
+    fn from(error: NotCreated) -> Self {
+        match error {
+            NotCreated::Event(error) => PublishError::from(error).into(),
+            NotCreated::Store(error) => error.into(),
+        }
     }
 }
 
@@ -122,11 +140,7 @@ async fn create(
         publisher.as_ref().map(|Extension(publisher)| publisher),
     )?;
     let created = door.delivery.create(&new, source.as_deref()).await?;
-    let is_same = !created.is_repeated
-        || (created.notification.recipient_id == new.recipient_id
-            && created.notification.kind == new.kind
-            && created.notification.title == new.title);
-    if !is_same {
+    if created.is_repeated && !new.is_of(&created.notification) {
         return Err(Problem::new(
             Code::KeyReused,
             "this Idempotency-Key was used for another notification; use a new key",
@@ -155,49 +169,49 @@ fn source(headers: &HeaderMap, publisher: Option<&Publisher>) -> Result<Option<S
 }
 
 async fn subscribe(State(door): State<Door>, request: Request) -> Result<Response, Problem> {
-    let (mut parts, _) = request.into_parts();
+    let (parts, _) = request.into_parts();
     let user = user(&parts)?;
-    door.delivery.used.notify_one();
+    let delivery = &door.delivery;
+    delivery.used.notify_one();
     let topic = format!("{TOPIC}{user}");
     let topic =
         Topic::new(&topic).map_err(|error| Problem::new(Code::BadTopic, error.to_string()))?;
-    let hub = &door.delivery.hub;
     let greeting = json!({ "user": user }).to_string();
-    let handler = hub.subscribe_to([]).joining(topic).greeting({
-        let greeting = greeting.clone();
-        move |_| Event::text(greeting.clone()).named("connected")
-    });
-    let query = Query::parse(parts.uri.query().unwrap_or_default())?;
-    let in_header = parts
-        .headers
-        .get(LAST_EVENT_ID)
-        .and_then(|id| id.to_str().ok());
-    let last = in_header.or_else(|| query.get("last_event_id").or(query.get("lastEventId")));
-    let last = last
-        .map(str::to_owned)
-        .filter(|id| Uuid::parse_str(id).is_ok());
-    let Some(last) = last.filter(|id| !hub.knows(id)) else {
+    let handler = delivery
+        .hub
+        .subscribe_to([])
+        .joining(topic.clone())
+        .greeting({
+            let greeting = greeting.clone();
+            move |_| Event::text(greeting.clone()).named("connected")
+        });
+    let came_with = Place::of(&parts)?;
+    // Taken before the store is asked, so that what is published meanwhile is in the one or after the other.
+    let position = delivery.hub.position().to_string();
+    let (place, events, from) = match came_with {
         // The log knows the place, or says that it does not.
-        return handler.respond(&http::Request::from_parts(parts, ()));
+        Place::Log => return handler.respond(&http::Request::from_parts(parts, ())),
+        Place::New => {
+            let from = resume::stamped(&position);
+            (None, Vec::new(), from)
+        }
+        Place::Known(last) => match resume::after(delivery, &user, &topic, &last).await? {
+            In::Log(place) => (Some(place), Vec::new(), last),
+            In::Store(after) => {
+                let stored = resume::missed(delivery, &user, &after).await?;
+                let page = resume::page(&stored, |id| delivery.hub.knows(id));
+                let events = page.notifications.iter().map(event).collect();
+                match page.then {
+                    Then::Store => return Ok(resume::finite(&greeting, events)),
+                    Then::LogAfter(id) => (Some(id.to_owned()), events, last),
+                    Then::Log => (Some(position), events, last),
+                }
+            }
+        },
     };
-    // The log has it no more, or never had. What has come since is in the store. The place is taken before the store is
-    // asked, so that what is published meanwhile is in the one or after the other.
-    let position = hub.position().to_string();
-    let stored = door.delivery.store.published_after(&user, &last).await?;
-    let page = resume::page(&stored, |id| hub.knows(id));
-    let events = page.notifications.iter().map(event).collect();
-    let place = match page.then {
-        Then::Store => return Ok(resume::finite(&greeting, events)),
-        Then::LogAfter(id) => id,
-        Then::Log => &position,
-    };
-    if let Ok(place) = HeaderValue::from_str(place) {
-        parts.headers.insert(LAST_EVENT_ID, place);
-    }
-    // So that an id in the query is not looked at a second time.
-    parts.uri = parts.uri.path().parse().unwrap_or_default();
+    let parts = resume::from_place(parts, place.as_deref());
     handler
-        .preceded_by(events, last)
+        .preceded_by(events, from)
         .respond(&http::Request::from_parts(parts, ()))
 }
 
@@ -222,17 +236,18 @@ async fn list(State(door): State<Door>, request: Request) -> Result<Response, Pr
         },
     };
     let cursor = query.get("cursor").filter(|cursor| !cursor.is_empty());
-    if cursor.is_some_and(|cursor| Uuid::parse_str(cursor).is_err()) {
-        return Err(bad("cursor", "the `next` of the page before"));
-    }
+    let cursor = cursor.map(Uuid::parse_str).transpose();
+    let cursor = cursor.map_err(|_| bad("cursor", "the `next` of the page before"))?;
+    let cursor = cursor.map(|id| id.to_string());
     let page = door
         .delivery
         .store
-        .list(&user, unread, cursor, limit)
+        .list(&user, unread, cursor.as_deref(), limit)
         .await?;
-    let is_full = i64::try_from(page.len()).is_ok_and(|len| len == limit);
-    let next = page.last().filter(|_| is_full).map(|last| last.id.clone());
-    Ok(Json(json!({ "notifications": page, "next": next })).into_response())
+    // A page may have fewer than asked for, where they are long.
+    let last = page.notifications.last().filter(|_| !page.is_all);
+    let next = last.map(|last| last.id.clone());
+    Ok(Json(json!({ "notifications": page.notifications, "next": next })).into_response())
 }
 
 async fn unread_count(State(door): State<Door>, request: Request) -> Result<Response, Problem> {
@@ -244,7 +259,7 @@ async fn unread_count(State(door): State<Door>, request: Request) -> Result<Resp
 async fn read(State(door): State<Door>, id: Id, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let user = user(&parts)?;
-    let Path(id) = id.map_err(unreadable_path)?;
+    let id = known_form(id)?;
     let found = door
         .delivery
         .store
@@ -278,7 +293,7 @@ async fn read_all(State(door): State<Door>, request: Request) -> Result<Response
 async fn remove(State(door): State<Door>, id: Id, request: Request) -> Result<StatusCode, Problem> {
     let (parts, _) = request.into_parts();
     let user = user(&parts)?;
-    let Path(id) = id.map_err(unreadable_path)?;
+    let id = known_form(id)?;
     if !door.delivery.store.delete(&user, &id).await? {
         return Err(unknown(&id));
     }
@@ -286,6 +301,15 @@ async fn remove(State(door): State<Door>, id: Id, request: Request) -> Result<St
         .tell(&user, "notification.deleted", &json!({ "id": id }))
         .await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// An id as the store has them. Any other is nobody's, and not what a database can be asked for.
+fn known_form(id: Id) -> Result<String, Problem> {
+    let Path(id) = id.map_err(unreadable_path)?;
+    match Uuid::parse_str(&id) {
+        Ok(parsed) => Ok(parsed.to_string()),
+        Err(_) => Err(unknown(&id)),
+    }
 }
 
 /// Also where it is somebody else's, so that nobody learns which ids there are.

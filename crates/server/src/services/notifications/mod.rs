@@ -31,6 +31,7 @@ use self::channels::Announcer;
 use self::consumer::{Consumer, ConsumerFigures, ConsumerOptions};
 use self::delivery::Delivery;
 use self::domain::Rule;
+pub(crate) use self::domain::check_template;
 use self::store::Store;
 use crate::config::{BrokerKind, Config, NotificationRule};
 
@@ -67,6 +68,7 @@ impl Notifications {
         let announced = redis.clone().filter(|_| settings.announce);
         let delivery = Arc::new(Delivery {
             hub: hub.clone(),
+            event_bytes_max: config.limits.event_bytes_max,
             store: Store::new(settings.database.reveal()),
             announcer: announced.map(Announcer),
             retention: Some(settings.retention).filter(|kept| *kept > Duration::ZERO),
@@ -79,19 +81,15 @@ impl Notifications {
             tokio::spawn(channels::follow(hub.clone(), redis.clone(), bytes_max));
             if let Some(stream) = &settings.stream {
                 let node = config.node.id.clone();
-                let consumer = Consumer {
-                    redis,
-                    delivery: delivery.clone(),
-                    options: ConsumerOptions {
-                        stream: stream.clone(),
-                        group: settings.group.clone(),
-                        name: node.unwrap_or_else(|| format!("node-{:08x}", fastrand::u32(..))),
-                        rules: settings.rules.iter().map(rule).collect(),
-                        attempts_max: settings.attempts_max,
-                        retry_after: settings.retry_after,
-                    },
-                    figures: figures.clone(),
+                let options = ConsumerOptions {
+                    stream: stream.clone(),
+                    group: settings.group.clone(),
+                    name: node.unwrap_or_else(|| format!("node-{:08x}", fastrand::u32(..))),
+                    rules: settings.rules.iter().map(rule).collect(),
+                    attempts_max: settings.attempts_max,
+                    retry_after: settings.retry_after,
                 };
+                let consumer = Consumer::new(redis, delivery.clone(), options, figures.clone());
                 delivery.used.notify_one();
                 tokio::spawn(consumer.run());
             }

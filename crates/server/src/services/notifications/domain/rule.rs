@@ -47,24 +47,20 @@ impl Rule {
     }
 }
 
+/// Whether a text of a rule can be filled at all.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check_template(template: &str) -> Result<(), String> {
+    each_place(template, |_, _| Ok(())).map_err(|RuleError(why)| why)
+}
+
 /// Puts members of the data in their places. `{{` stands for a brace.
 fn fill(template: &str, data: &Value) -> Result<String, RuleError> {
     let mut out = String::with_capacity(template.len());
-    let mut rest = template;
-    while let Some(at) = rest.find('{') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('{') {
-            out.push('{');
-            rest = after;
-            continue;
-        }
-        let Some((name, after)) = rest.split_once('}') else {
-            return Err(RuleError(format!(
-                "`{template}` has a brace that is not closed"
-            )));
-        };
-        rest = after;
+    each_place(template, |before, name| {
+        out.push_str(before);
+        let Some(name) = name else { return Ok(()) };
         let value = name
             .split('.')
             .try_fold(data, |value, part| value.get(part));
@@ -77,9 +73,40 @@ fn fill(template: &str, data: &Value) -> Result<String, RuleError> {
                 )));
             }
         }
-    }
-    out.push_str(rest);
+        Ok(())
+    })?;
     Ok(out)
+}
+
+/// Goes through a template: a piece of text, and the name whose member comes after it, if one does.
+fn each_place(
+    template: &str,
+    mut take: impl FnMut(&str, Option<&str>) -> Result<(), RuleError>,
+) -> Result<(), RuleError> {
+    let mut rest = template;
+    while let Some(at) = rest.find('{') {
+        if let Some(after) = rest[at + 1..].strip_prefix('{') {
+            take(&rest[..=at], None)?;
+            rest = after;
+            continue;
+        }
+        let Some((name, after)) = rest[at + 1..].split_once('}') else {
+            return Err(RuleError(format!(
+                "a text whose braces are closed: `{template}` has one that is not; `{{{{` stands for a brace"
+            )));
+        };
+        if name
+            .split('.')
+            .any(|part| part.is_empty() || part.contains('{'))
+        {
+            return Err(RuleError(format!(
+                "a text whose braces have a member's name, `{{name}}` or `{{name.name}}`: `{{{name}}}` has none"
+            )));
+        }
+        take(&rest[..at], Some(name))?;
+        rest = after;
+    }
+    take(rest, None)
 }
 
 #[cfg(test)]
@@ -99,6 +126,12 @@ mod tests {
         assert_eq!(filled("plain {{x}"), Ok("plain {x}".into()));
         for bad in ["{nobody}", "{story}", "{story.x}", "{by"] {
             assert!(filled(bad).is_err(), "{bad}");
+        }
+        for good in ["", "plain", "{a}", "{a.b} {{ }", "{a b}"] {
+            assert_eq!(check_template(good), Ok(()), "{good}");
+        }
+        for bad in ["{", "{a", "{}", "{a.}", "{a{b}"] {
+            assert!(check_template(bad).is_err(), "{bad}");
         }
     }
 
