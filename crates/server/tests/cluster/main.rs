@@ -6,11 +6,13 @@
 //! | `nodes` | whichever node is asked; takeover, death, presence |
 //! | `silence` | Redis hangs, a node is dead: nobody waits for long |
 //! | `trust` | the registry says what is not so |
+//! | `cost` | what connections cost Redis |
 //! | `slots` | a slot of a Redis Cluster moves |
 //! | `faults` | Redis or a node is away, silent, empty, or says what is not so |
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod cost;
 mod door;
 mod faults;
 mod nodes;

@@ -69,8 +69,11 @@ pub(super) enum Order {
     },
     /// Say which of these clients' connections are not here.
     Holds { entries: Vec<Entry> },
-    /// Close a client's connection.
-    Close { client: String },
+    /// Close this connection of a client.
+    Close {
+        client: String,
+        connection: ConnectionId,
+    },
     /// Close all connections of clients.
     CloseAll,
     /// Close a user's connections.

@@ -26,6 +26,8 @@ mod presence;
 #[cfg(feature = "redis")]
 mod redis_registry;
 mod registry;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::sync::Arc;
@@ -46,7 +48,9 @@ use self::local::Local;
 use self::node::{AskAll, Inner};
 #[cfg(feature = "redis")]
 pub use self::redis_registry::{RedisRegistry, RetryOptions};
-pub use self::registry::{Answer, Entry, MemoryRegistry, NodeInfo, Place, Registry, Unavailable};
+pub use self::registry::{
+    Answer, Entry, MemoryRegistry, NodeInfo, Place, Registry, Renewed, Unavailable,
+};
 pub use self::upkeep::{ClusterFigures, Inconsistency, UpkeepOptions};
 use crate::clock::now_ms;
 use crate::hub::Hub;
@@ -299,21 +303,21 @@ impl Cluster {
     pub async fn close(&self, client: &str) -> Result<(), ClusterError> {
         check_id(client)?;
         let not_connected = || ClusterError::NotConnected(client.to_owned());
-        let mut asked: Option<String> = None;
+        let mut asked: Option<Place> = None;
         // As in `send`.
         for _ in 0..2 {
             if self.inner.close_local(client) {
                 return Ok(());
             }
             let place = self.inner.registry.find(client).await?;
-            let node = place.ok_or_else(not_connected)?.node;
-            if asked.as_ref() == Some(&node) {
+            let place = place.ok_or_else(not_connected)?;
+            if asked.as_ref() == Some(&place) {
                 break;
             }
-            if node != self.inner.node && self.inner.close_at(&node, client).await? {
+            if place.node != self.inner.node && self.inner.close_at(client, &place).await? {
                 return Ok(());
             }
-            asked = Some(node);
+            asked = Some(place);
         }
         Err(not_connected())
     }

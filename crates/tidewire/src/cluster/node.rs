@@ -226,9 +226,12 @@ impl Inner {
         self.ask(node, &order).await
     }
 
-    pub(super) async fn close_at(&self, node: &str, client: &str) -> Result<bool, ClusterError> {
-        let client = client.to_owned();
-        self.ask(node, &Order::Close { client }).await
+    pub(super) async fn close_at(&self, client: &str, place: &Place) -> Result<bool, ClusterError> {
+        let order = Order::Close {
+            client: client.to_owned(),
+            connection: place.connection,
+        };
+        self.ask(&place.node, &order).await
     }
 
     pub(super) async fn ask(&self, node: &str, order: &Order) -> Result<bool, ClusterError> {
@@ -332,8 +335,8 @@ impl Inner {
         Err(ClusterError::Silent(node.to_owned()))
     }
 
-    pub(super) async fn close_at(&self, node: &str, _: &str) -> Result<bool, ClusterError> {
-        Err(ClusterError::Silent(node.to_owned()))
+    pub(super) async fn close_at(&self, _: &str, place: &Place) -> Result<bool, ClusterError> {
+        Err(ClusterError::Silent(place.node.clone()))
     }
 
     pub(super) async fn all_nodes(&self) -> Result<Vec<String>, ClusterError> {
@@ -387,7 +390,11 @@ impl Servant for Inner {
                     ..Done::default()
                 };
             }
-            Order::Close { client } => usize::from(self.close_local(&client)),
+            // One that comes late must not hit the next connection.
+            Order::Close { client, connection } => {
+                let is_there = self.local.is_current(&client, connection);
+                usize::from(is_there && self.hub.close(connection))
+            }
             Order::CloseAll => self.close_all_local(),
             Order::CloseUser { user } => self.close_user_local(&user),
             Order::Presence { topic, limit } => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{FromRedisValue, RedisError, RedisResult, Value};
 use tokio::time::Instant;
 
-use super::registry::{Answer, Entry, NodeInfo, Place, Registry, Unavailable};
+use super::registry::{Answer, Entry, NodeInfo, Place, Registry, Renewed, Unavailable};
 use crate::redis::{Backoff, Redis, Script};
 
 /// Entries that one call renews or gives back. Redis does nothing else meanwhile.
@@ -89,7 +89,7 @@ impl RedisRegistry {
         op: &str,
         node: &str,
         entries: &[Entry],
-    ) -> Result<Vec<String>, Unavailable> {
+    ) -> Result<Vec<Value>, Unavailable> {
         let mut answers = Vec::new();
         for portion in entries.chunks(ENTRIES_MAX) {
             let connections: Vec<_> = portion.iter().map(|(_, id)| id.to_string()).collect();
@@ -97,11 +97,7 @@ impl RedisRegistry {
             for ((client, _), connection) in portion.iter().zip(&connections) {
                 more.extend([client.as_str(), connection]);
             }
-            let answer: Value = self.call(op, &more).await?;
-            if let Value::Array(_) = answer {
-                let texts = Vec::<String>::from_redis_value(answer);
-                answers.extend(texts.map_err(|error| Unavailable(error.to_string()))?);
-            }
+            answers.push(self.call(op, &more).await?);
         }
         Ok(answers)
     }
@@ -135,17 +131,22 @@ impl Registry for RedisRegistry {
         })
     }
 
-    fn renew<'a>(
-        &'a self,
-        node: &'a str,
-        entries: &'a [Entry],
-    ) -> Answer<'a, Vec<(String, Place)>> {
+    fn renew<'a>(&'a self, node: &'a str, entries: &'a [Entry]) -> Answer<'a, Renewed> {
         Box::pin(async move {
-            let lost = self.each_portion("renew", node, entries).await?;
-            let pairs = lost.chunks_exact(2);
-            Ok(pairs
-                .filter_map(|pair| Some((pair[0].clone(), place(&pair[1])?)))
-                .collect())
+            let mut renewed = Renewed::default();
+            for answer in self.each_portion("renew", node, entries).await? {
+                let texts = Vec::<String>::from_redis_value(answer);
+                let texts = texts.map_err(|error| Unavailable(error.to_string()))?;
+                let Some((restored, lost)) = texts.split_first() else {
+                    continue;
+                };
+                renewed.restored += restored.parse::<usize>().unwrap_or(0);
+                let places = lost.chunks_exact(2);
+                let places =
+                    places.filter_map(|pair| Some((pair[0].clone(), self::place(&pair[1])?)));
+                renewed.lost.extend(places);
+            }
+            Ok(renewed)
         })
     }
 

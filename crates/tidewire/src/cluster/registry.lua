@@ -71,7 +71,8 @@ elseif op == 'unregister' then
   end
   return 0
 elseif op == 'renew' then
-  local node, lost = ARGV[4], {}
+  -- First how many were not there, then who is elsewhere.
+  local node, restored, lost = ARGV[4], 0, {''}
   for at = 5, #ARGV, 2 do
     local client, connection = ARGV[at], ARGV[at + 1]
     local owner, theirs, rank = split(get(client))
@@ -90,9 +91,11 @@ elseif op == 'renew' then
         drop(client, owner)
       end
       put(client, node, connection, rank)
+      restored = restored + 1
     end
   end
   redis.call('PEXPIRE', prefix .. 'clients:' .. node, ttl)
+  lost[1] = tostring(restored)
   return lost
 elseif op == 'find' then
   return live(ARGV[4]) or ''

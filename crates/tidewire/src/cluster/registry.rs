@@ -9,7 +9,8 @@
 //!   also makes entries anew that are gone, and answers those that somebody newer has.
 //! - A node lives as long as it [beats](Registry::beat). Entries of one that does not any more are not found and not
 //!   counted.
-//! - Nothing here goes through all entries, but [`entries`](Registry::entries), page by page.
+//! - Nothing goes through all entries, but [`entries`](Registry::entries), page by page. The one in memory does so to
+//!   count, too.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -46,6 +47,15 @@ pub struct NodeInfo {
     pub draining: bool,
 }
 
+/// What came of renewing entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Renewed {
+    /// Clients that have another connection by now, and where.
+    pub lost: Vec<(String, Place)>,
+    /// How many entries were not there, and are again.
+    pub restored: usize,
+}
+
 /// The registry can't be asked now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unavailable(pub String);
@@ -76,9 +86,8 @@ pub trait Registry: Send + Sync + 'static {
     /// Gives places back that are still of these connections of a node.
     fn unregister<'a>(&'a self, node: &'a str, entries: &'a [Entry]) -> Answer<'a, ()>;
 
-    /// Lets a node's entries live on. Answers those that a newer connection has elsewhere, with where.
-    fn renew<'a>(&'a self, node: &'a str, entries: &'a [Entry])
-    -> Answer<'a, Vec<(String, Place)>>;
+    /// Lets a node's entries live on.
+    fn renew<'a>(&'a self, node: &'a str, entries: &'a [Entry]) -> Answer<'a, Renewed>;
 
     /// Where a client is connected.
     fn find<'a>(&'a self, client: &'a str) -> Answer<'a, Option<Place>>;
@@ -106,9 +115,6 @@ pub trait Registry: Send + Sync + 'static {
     /// Removes clients from a node's own list that it does not hold.
     fn forget<'a>(&'a self, node: &'a str, clients: &'a [String]) -> Answer<'a, ()>;
 }
-
-/// Entries of one answer.
-const PAGE: usize = 500;
 
 /// The registry of a hub that is one node, or of several in one process.
 pub struct MemoryRegistry {
@@ -189,13 +195,9 @@ impl Registry for MemoryRegistry {
         })
     }
 
-    fn renew<'a>(
-        &'a self,
-        node: &'a str,
-        entries: &'a [Entry],
-    ) -> Answer<'a, Vec<(String, Place)>> {
+    fn renew<'a>(&'a self, node: &'a str, entries: &'a [Entry]) -> Answer<'a, Renewed> {
         self.with(|state, now| {
-            let mut lost = Vec::new();
+            let mut renewed = Renewed::default();
             for (client, connection) in entries {
                 let mine = Place {
                     node: node.to_owned(),
@@ -204,12 +206,15 @@ impl Registry for MemoryRegistry {
                 let rank = state.places.get(client).map(|held| held.rank);
                 match state.live(client, now) {
                     Some(place) if *place != mine && rank >= Some(*connection) => {
-                        lost.push((client.clone(), place.clone()));
+                        renewed.lost.push((client.clone(), place.clone()));
                     }
-                    _ => state.put(client, mine, now + self.ttl),
+                    place => {
+                        renewed.restored += usize::from(place != Some(&mine));
+                        state.put(client, mine, now + self.ttl);
+                    }
                 }
             }
-            lost
+            renewed
         })
     }
 
@@ -258,25 +263,14 @@ impl Registry for MemoryRegistry {
         })
     }
 
-    fn entries<'a>(&'a self, node: &'a str, cursor: u64) -> Answer<'a, (Vec<String>, u64)> {
-        self.with(|state, _| {
+    fn entries<'a>(&'a self, node: &'a str, _: u64) -> Answer<'a, (Vec<String>, u64)> {
+        // One page: all of them are here anyway.
+        self.with(move |state, _| {
             let of_node = state
                 .places
                 .iter()
                 .filter(|(_, held)| held.place.node == node);
-            let mut clients: Vec<_> = of_node.map(|(client, _)| client.clone()).collect();
-            clients.sort_unstable();
-            let page: Vec<_> = clients
-                .into_iter()
-                .skip(cursor as usize)
-                .take(PAGE)
-                .collect();
-            let next = if page.len() == PAGE {
-                cursor + PAGE as u64
-            } else {
-                0
-            };
-            (page, next)
+            (of_node.map(|(client, _)| client.clone()).collect(), 0)
         })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::registry::{Entry, NodeInfo, Unavailable};
+use super::registry::{Entry, NodeInfo, Renewed, Unavailable};
 use super::{EVERY_CLIENT, Inner};
 use crate::connections::ConnectionId;
 
@@ -63,6 +63,8 @@ pub struct ClusterFigures {
     pub replaced: u64,
     /// Entries of the registry that did not agree with what was here.
     pub inconsistencies: u64,
+    /// Entries that the registry lacked when they were renewed: it was away, or has lost them.
+    pub restored: u64,
     /// Entries of dead nodes that this node cleared away.
     pub swept: u64,
     /// Connections that nobody owned, and owners without a connection.
@@ -249,7 +251,14 @@ impl Inner {
     /// Lets entries live on. Closes connections whose clients are elsewhere by now; says what is wrong, where the registry
     /// has a place that does not exist and that is not to be corrected.
     async fn renew(&self, entries: &[Entry]) -> Result<Option<String>, Unavailable> {
-        let lost = self.registry.renew(&self.node, entries).await?;
+        let Renewed { lost, restored } = self.registry.renew(&self.node, entries).await?;
+        if restored > 0 {
+            tracing::info!(
+                restored,
+                "the registry lacked clients that are connected here"
+            );
+            self.state.lock().figures.restored += restored as u64;
+        }
         if lost.is_empty() {
             return Ok(None);
         }
