@@ -10,6 +10,7 @@ mod exit;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
+mod guard;
 mod metrics;
 mod nodes;
 mod publish;
@@ -29,6 +30,10 @@ use clap::Parser;
 use crate::cli::{Cli, Command, Settings};
 use crate::config::Config;
 use crate::exit::Exit;
+#[doc(hidden)]
+pub use crate::guard::{Declared, Need};
+#[doc(hidden)]
+pub use crate::routes::declared_routes;
 
 /// Runs what the command line asks for; the answer is the exit code of the process.
 pub fn main() -> ExitCode {

@@ -19,7 +19,8 @@ use tracing_subscriber::EnvFilter;
 use crate::client::notice;
 use crate::config::{self, Config, LogFormat};
 use crate::exit::Exit;
-use crate::routes::{self, Access, start_clock};
+use crate::guard::Access;
+use crate::routes::{self, start_clock};
 use crate::services::notifications::Notifications;
 use crate::tls::Source;
 
@@ -199,6 +200,10 @@ fn builder(config: &Config) -> Result<HubBuilder, String> {
             config::AtCapacity::EvictOldest => AtCapacity::EvictOldest,
             config::AtCapacity::Reject => AtCapacity::Reject,
         })
+        .connections_per_client_max(
+            limits.connections_per_address_max,
+            limits.connections_per_user_max,
+        )
         .slow_client(match limits.slow_client {
             config::SlowClient::Close => SlowClient::Close,
             config::SlowClient::Skip => SlowClient::Skip,

@@ -66,7 +66,7 @@ fn a_bad_file_is_refused_with_its_line_and_what_is_allowed() {
         (
             "ttl = \"1s\"\n",
             "ttl: unknown setting\n  given    in a.toml:1\n  allowed  listen, tls, limits, history, stream, shutdown, \
-             broker, node, cluster, notifications, auth, cors, services, log\n  hint     did you mean history.ttl or cluster.ttl?",
+             broker, node, cluster, notifications, auth, cors, proxies, services, log\n  hint     did you mean history.ttl or cluster.ttl?",
         ),
         (
             "[[history.rules]]\npattern = \"a\"\nttl = \"1m\"\n[[history.rules]]\npattern = \"b\"\nttl = \"1h\"\n",
@@ -142,7 +142,7 @@ fn a_bad_yaml_file_is_refused_in_the_same_way() {
         (
             "histori:\n  ttl: 1h\n",
             "histori: unknown setting\n  given    in a.yaml:1\n  allowed  listen, tls, limits, history, stream, shutdown, \
-             broker, node, cluster, notifications, auth, cors, services, log\n  hint     did you mean history?",
+             broker, node, cluster, notifications, auth, cors, proxies, services, log\n  hint     did you mean history?",
         ),
         (
             "node:\n  id: 7\n",

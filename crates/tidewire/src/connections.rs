@@ -5,7 +5,8 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering as Order;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -109,6 +110,11 @@ impl Connection {
 
     pub(crate) fn remote(&self) -> Option<SocketAddr> {
         self.remote.get()
+    }
+
+    /// Whom its address stands for.
+    fn network(&self) -> Option<IpAddr> {
+        self.remote().map(|remote| network_of(remote.ip()))
     }
 
     pub(crate) fn user(&self) -> Option<&str> {
@@ -226,8 +232,8 @@ impl Connection {
 /// A client's address, in 18 bytes where std's type takes 32.
 #[derive(Debug)]
 struct Remote {
+    /// Zeros where the address is not known.
     ip: [u8; 16],
-    /// 0 where the address is not known.
     port: u16,
 }
 
@@ -246,7 +252,7 @@ impl Remote {
 
     fn get(&self) -> Option<SocketAddr> {
         let ip = Ipv6Addr::from(self.ip).to_canonical();
-        (self.port != 0).then(|| SocketAddr::new(ip, self.port))
+        (!ip.is_unspecified()).then(|| SocketAddr::new(ip, self.port))
     }
 }
 
@@ -289,10 +295,52 @@ pub enum AtCapacity {
     Reject,
 }
 
+/// How many connections one address and one user may have at a time. Without a limit nothing is counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shares {
+    pub(crate) per_address_max: Option<usize>,
+    pub(crate) per_user_max: Option<usize>,
+}
+
+/// What there is no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// The hub has as many connections as it may.
+    Hub,
+    /// The client's address has.
+    Address,
+    /// The user has.
+    User,
+}
+
+/// Whom an address stands for: of IPv6, one customer has a network of 64 bits at least (RFC 6177).
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
+        ip @ IpAddr::V4(_) => ip,
+    }
+}
+
 #[derive(Default)]
 struct Tables {
     by_id: BTreeSet<ById>,
     by_filter: Vec<Vec<Arc<Connection>>>,
+    /// How many each has, where that is limited.
+    addresses: HashMap<IpAddr, usize>,
+    users: HashMap<Arc<str>, usize>,
+}
+
+fn count<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+    *counts.entry(key).or_default() += 1;
+}
+
+fn discount<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(n) = counts.get_mut(key) {
+        *n -= 1;
+        if *n == 0 {
+            counts.remove(key);
+        }
+    }
 }
 
 impl Tables {
@@ -306,7 +354,54 @@ impl Tables {
             None if list.is_empty() => *list = Vec::new(),
             None => {}
         }
+        if let Some(address) = connection.network() {
+            discount(&mut self.addresses, &address);
+        }
+        if let Some(user) = &connection.user {
+            discount(&mut self.users, user);
+        }
         Some(connection)
+    }
+
+    fn check(&self, connection: &Connection, shares: Shares) -> Result<(), NoRoom> {
+        let n = |n: Option<&usize>| n.copied().unwrap_or(0);
+        let of_address = || {
+            connection
+                .network()
+                .map_or(0, |address| n(self.addresses.get(&address)))
+        };
+        let of_user = || {
+            connection
+                .user
+                .as_ref()
+                .map_or(0, |user| n(self.users.get(user)))
+        };
+        if shares
+            .per_address_max
+            .is_some_and(|max| of_address() >= max)
+        {
+            return Err(NoRoom::Address);
+        }
+        if shares.per_user_max.is_some_and(|max| of_user() >= max) {
+            return Err(NoRoom::User);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, connection: &Connection, shares: Shares) {
+        if let Some(address) = connection
+            .network()
+            .filter(|_| shares.per_address_max.is_some())
+        {
+            count(&mut self.addresses, address);
+        }
+        if let Some(user) = connection
+            .user
+            .clone()
+            .filter(|_| shares.per_user_max.is_some())
+        {
+            count(&mut self.users, user);
+        }
     }
 }
 
@@ -315,6 +410,7 @@ pub(crate) struct Connections {
     tables: Mutex<Tables>,
     max: usize,
     at_capacity: AtCapacity,
+    shares: Shares,
 }
 
 /// What came of a new connection.
@@ -322,21 +418,25 @@ pub(crate) enum Admission {
     Admitted,
     /// Admitted in place of this one, which is out of the tables already.
     Evicting(Arc<Connection>),
-    Refused,
+    Refused(NoRoom),
 }
 
 impl Connections {
-    pub(crate) fn new(connections_max: usize, at_capacity: AtCapacity) -> Self {
+    pub(crate) fn new(connections_max: usize, at_capacity: AtCapacity, shares: Shares) -> Self {
         Self {
             tables: Mutex::default(),
             max: connections_max,
             at_capacity,
+            shares,
         }
     }
 
     pub(crate) fn admit(&self, connection: &Arc<Connection>) -> Admission {
         let mut tables = self.tables.lock();
         let mut admission = Admission::Admitted;
+        if let Err(no_room) = tables.check(connection, self.shares) {
+            return Admission::Refused(no_room);
+        }
         if tables.by_id.len() >= self.max {
             let oldest = tables.by_id.first().map(|ById(oldest)| oldest.id);
             match oldest
@@ -344,7 +444,7 @@ impl Connections {
                 .and_then(|id| tables.remove(id))
             {
                 Some(evicted) => admission = Admission::Evicting(evicted),
-                None => return Admission::Refused,
+                None => return Admission::Refused(NoRoom::Hub),
             }
         }
         let index = connection.filter.index();
@@ -355,6 +455,7 @@ impl Connections {
         connection.at.store(list.len() as u32, Ordering::Relaxed);
         list.push(connection.clone());
         tables.by_id.insert(ById(connection.clone()));
+        tables.count(connection, self.shares);
         admission
     }
 

@@ -21,7 +21,9 @@ use crate::broker::{
     Broker, EventId, Figures, IdempotencyKey, MemoryBroker, Publication, StartError, Tail,
 };
 use crate::clock::{Moment, now_ms};
-use crate::connections::{Admission, AtCapacity, Connection, ConnectionId, Connections};
+use crate::connections::{
+    Admission, AtCapacity, Connection, ConnectionId, Connections, NoRoom, Shares,
+};
 use crate::counters::{Counters, Totals};
 use crate::fanout::{self, Inbox};
 use crate::older::{Older, Pages};
@@ -170,6 +172,7 @@ pub struct HubBuilder {
     coalescing: Vec<CoalesceRule>,
     connections_max: usize,
     at_capacity: AtCapacity,
+    shares: Shares,
     broker: Option<Box<dyn Broker>>,
 }
 
@@ -191,6 +194,7 @@ impl Default for HubBuilder {
             coalescing: Vec::new(),
             connections_max: 10_000,
             at_capacity: AtCapacity::default(),
+            shares: Shares::default(),
             broker: None,
         }
     }
@@ -215,6 +219,21 @@ impl HubBuilder {
     #[must_use]
     pub fn at_capacity(mut self, at_capacity: AtCapacity) -> Self {
         self.at_capacity = at_capacity;
+        self
+    }
+
+    /// How many connections one client's address may have at a time, and one user; of IPv6, the 64 bits of its network
+    /// count. One more is refused. Default: no limit.
+    #[must_use]
+    pub fn connections_per_client_max(
+        mut self,
+        per_address: Option<usize>,
+        per_user: Option<usize>,
+    ) -> Self {
+        self.shares = Shares {
+            per_address_max: per_address,
+            per_user_max: per_user,
+        };
         self
     }
 
@@ -309,7 +328,7 @@ impl HubBuilder {
         let log = Log::new(Epoch::from_random(fastrand::u64(..)), self.retention);
         let shared = Arc::new(Shared {
             log: RwLock::new(log.with_coalescing(self.coalescing)),
-            connections: Connections::new(self.connections_max, self.at_capacity),
+            connections: Connections::new(self.connections_max, self.at_capacity, self.shares),
             counters: Counters::default(),
             settings: self.settings,
             broker: self.broker.unwrap_or_else(memory),
@@ -392,7 +411,7 @@ pub enum Opened {
     /// The stream that the client resumes is over for good: 204.
     Over,
     /// There is no room.
-    Full,
+    Full(NoRoom),
 }
 
 impl Hub {
@@ -624,10 +643,10 @@ impl Hub {
                 evicted.request_close(CloseReason::Evicted);
                 shared.forget(&evicted, CloseReason::Evicted);
             }
-            Admission::Refused => {
+            Admission::Refused(no_room) => {
                 shared.counters.add_close(CloseReason::Rejected);
                 shared.log.write().release_filter(key);
-                return Opened::Full;
+                return Opened::Full(no_room);
             }
         }
         if gap.is_some() {

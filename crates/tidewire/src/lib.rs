@@ -57,12 +57,12 @@ pub use tidewire_core::{Dialect, Event, Notice, Pattern, Topic};
 pub use crate::broadcaster::{BroadcastError, Broadcaster, EventData, StreamClient};
 pub use crate::broker::{EventId, Publication};
 pub use crate::cluster::Cluster;
-pub use crate::connections::{AtCapacity, ConnectionId};
+pub use crate::connections::{AtCapacity, ConnectionId, NoRoom, network_of};
 pub use crate::counters::Totals;
 pub use crate::duration::parse_duration;
 pub use crate::hub::{Hub, HubBuilder};
 pub use crate::publish::PublishError;
-pub use crate::rights::{ExpiresAt, Rights, UserId};
+pub use crate::rights::{ClientAddress, ExpiresAt, Rights, UserId};
 pub use crate::serve::{ServeOptions, bind, serve};
 #[cfg(feature = "tls")]
 pub use crate::serve::{Tls, TlsError};

@@ -71,6 +71,8 @@ codes! {
     TooManyEvents "too_many_events" UNPROCESSABLE_ENTITY "The batch has too many events";
     BadKey "bad_idempotency_key" UNPROCESSABLE_ENTITY "The idempotency key is not usable";
     KeyReused "key_reused" UNPROCESSABLE_ENTITY "The idempotency key belongs to another request";
+    TooManyConnections "too_many_connections" TOO_MANY_REQUESTS "Too many connections at a time";
+    TooManyRequests "too_many_requests" TOO_MANY_REQUESTS "Too many requests at a time";
     HeadTooLarge "head_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE "The request's head is too large";
     Internal "internal" INTERNAL_SERVER_ERROR "Something went wrong in the hub";
     AtCapacity "at_capacity" SERVICE_UNAVAILABLE "The hub has no room for another connection";
@@ -176,6 +178,8 @@ impl IntoResponse for Problem {
         let mut body = self.to_json().to_string();
         body.push('\n');
         let mut response = Response::new(Body::from(body));
+        // For layers that keep an account of what is refused.
+        response.extensions_mut().insert(self.clone());
         *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
         headers.insert(

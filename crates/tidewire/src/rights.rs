@@ -1,5 +1,7 @@
 //! Who may read what: what an application's own authentication says of a request, in its extensions.
 
+use std::net::SocketAddr;
+
 use tidewire_core::filter::FilterSpec;
 use tidewire_core::pattern::Pattern;
 use tidewire_core::topic::{Topic, is_reserved};
@@ -13,6 +15,11 @@ use crate::problem::{Code, Problem};
 /// `connection:`, `presence:`) nobody's but their own `user:{id}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserId(pub String);
+
+/// Put into a request's extensions by an application that knows better than the socket where a request comes from: from
+/// the word of a proxy that it trusts, say. Without a port, that is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub SocketAddr);
 
 /// What the sender of a request may do, as topic patterns. Goes into a request's extensions as an `Arc<Rights>`.
 ///

@@ -22,12 +22,12 @@ use tidewire_core::subscribe::Start;
 use tidewire_core::topic::{Topic, TopicError};
 
 use crate::clock::{Moment, now_ms};
-use crate::connections::ConnectionId;
+use crate::connections::{ConnectionId, NoRoom};
 use crate::duration::parse_duration;
 use crate::hub::{Hub, Opened, Peer, USER_TOPIC};
 use crate::problem::{Code, Problem};
 use crate::query::Query;
-use crate::rights::{ExpiresAt, Rights, UserId, check_public, literals};
+use crate::rights::{ClientAddress, ExpiresAt, Rights, UserId, check_public, literals};
 use crate::serve::Client;
 use crate::stream::{
     Heartbeat, LAST_EVENT_ID, StreamOptions, come_back_later, event_stream_response,
@@ -185,13 +185,9 @@ impl Subscribe {
         match self.hub.open_for(&filter, &start, options, peer, first) {
             Opened::Stream(stream) => Ok(stream.with_handover(handover).into_response()),
             Opened::Over => Ok(StatusCode::NO_CONTENT.into_response()),
-            Opened::Full => {
-                let detail = "the hub has as many connections as it may; try again later";
-                let problem = Problem::new(Code::AtCapacity, detail);
-                or_come_back_later(
-                    request.headers(),
-                    problem.retry_after_s(fastrand::u32(30..=60)),
-                )
+            Opened::Full(no_room) => {
+                let problem = no_room_for(no_room).retry_after_s(fastrand::u32(30..=60));
+                or_come_back_later(request.headers(), problem)
             }
         }
     }
@@ -300,6 +296,18 @@ impl Subscribe {
         }
         Ok(())
     }
+}
+
+fn no_room_for(what: NoRoom) -> Problem {
+    let (code, whose) = match what {
+        NoRoom::Hub => (Code::AtCapacity, "the hub"),
+        NoRoom::Address => (Code::TooManyConnections, "this address"),
+        NoRoom::User => (Code::TooManyConnections, "this user"),
+    };
+    Problem::new(
+        code,
+        format!("{whose} has as many connections as it may; close one, or try again later"),
+    )
 }
 
 /// A body for `HEAD`: nothing, and no length, as a stream has none (RFC 9110 section 8.6).
@@ -440,7 +448,11 @@ fn peer(extensions: &http::Extensions) -> Peer {
             .get::<ConnectInfo<SocketAddr>>()
             .map(|info| info.0)
     };
-    let remote = client.map(Client::remote).or_else(info);
+    let known = extensions.get::<ClientAddress>();
+    let remote = known
+        .map(|ClientAddress(address)| *address)
+        .or_else(|| client.map(Client::remote))
+        .or_else(info);
     let cut_off = client.and_then(Client::cut_off);
     let user = extensions.get::<UserId>();
     Peer {
@@ -462,7 +474,10 @@ pub fn or_come_back_later(headers: &HeaderMap, problem: Problem) -> Result<Respo
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.contains("text/event-stream"));
     if is_stream {
-        Ok(come_back_later())
+        let mut response = come_back_later();
+        // For layers that keep an account of what is refused.
+        response.extensions_mut().insert(problem);
+        Ok(response)
     } else {
         Err(problem)
     }

@@ -1,9 +1,10 @@
 //! What types can't say: values without sense, settings that contradict each other, and who the hub is open to.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -75,10 +76,23 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
     for (index, origin) in config.cors.origins.iter().enumerate() {
         check.cors_origin(index, origin)?;
     }
+    for (index, network) in config.proxies.trusted.iter().enumerate() {
+        if network_of_text(network).is_none() {
+            let allowed = "an address or a network, such as 10.0.0.7 or 10.0.0.0/8";
+            let key = format!("proxies.trusted[{index}]");
+            return check.refuse(&key, format!("{network:?}"), allowed);
+        }
+    }
     check.log_level(&config.log.level)?;
     check.auth(&config.auth)?;
     check.tls(&config.tls)?;
     check.open_to(config.listen, config.auth.is_set())
+}
+
+/// An address, or the addresses that begin with the same bits.
+pub(crate) fn network_of_text(text: &str) -> Option<IpNet> {
+    let one = |ip: IpAddr| IpNet::from(ip.to_canonical());
+    text.parse().map(one).or_else(|_| text.parse()).ok()
 }
 
 struct Check<'a> {
@@ -145,6 +159,35 @@ impl Check<'_> {
             limits.topics_per_subscription_max,
         )?;
         self.at_least_one("limits.batch_events_max", limits.batch_events_max)?;
+        for (key, value) in [
+            (
+                "connections_per_address_max",
+                limits.connections_per_address_max,
+            ),
+            ("connections_per_user_max", limits.connections_per_user_max),
+            (
+                "connects_per_address_per_s_max",
+                limits.connects_per_address_per_s_max,
+            ),
+            (
+                "publishes_per_address_per_s_max",
+                limits.publishes_per_address_per_s_max,
+            ),
+            (
+                "publishes_per_key_per_s_max",
+                limits.publishes_per_key_per_s_max,
+            ),
+        ] {
+            // A limit of none at all is a service that is switched off, and has a switch.
+            self.at_least_one(&format!("limits.{key}"), value.unwrap_or(1))?;
+            if value.is_some_and(|value| u32::try_from(value).is_err()) {
+                return self.refuse(
+                    &format!("limits.{key}"),
+                    value.unwrap_or_default(),
+                    format!("{} or less", u32::MAX),
+                );
+            }
+        }
         self.bytes(
             "limits.send_buffer_bytes",
             limits.send_buffer_bytes,

@@ -19,6 +19,7 @@ mod values;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+pub(crate) use check::network_of_text;
 pub(crate) use error::ConfigError;
 pub(crate) use schema::*;
 use tree::{Node as Tree, Origin, Value};

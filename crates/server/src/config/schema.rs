@@ -32,6 +32,7 @@ pub(crate) struct Config {
     pub(crate) notifications: NotificationSettings,
     pub(crate) auth: Auth,
     pub(crate) cors: Cors,
+    pub(crate) proxies: Proxies,
     pub(crate) services: Services,
     pub(crate) log: Log,
 }
@@ -93,6 +94,21 @@ pub(crate) struct Limits {
     #[serde(with = "values::count")]
     pub(crate) max_connections: usize,
     pub(crate) at_capacity: AtCapacity,
+    /// Open event streams of one address at a time. Unset: no limit, as below.
+    #[serde(with = "values::count_option", skip_serializing_if = "Option::is_none")]
+    pub(crate) connections_per_address_max: Option<usize>,
+    /// Open event streams of one user at a time.
+    #[serde(with = "values::count_option", skip_serializing_if = "Option::is_none")]
+    pub(crate) connections_per_user_max: Option<usize>,
+    /// Streams that one address may begin in a second.
+    #[serde(with = "values::count_option", skip_serializing_if = "Option::is_none")]
+    pub(crate) connects_per_address_per_s_max: Option<usize>,
+    /// Events that one address may publish in a second.
+    #[serde(with = "values::count_option", skip_serializing_if = "Option::is_none")]
+    pub(crate) publishes_per_address_per_s_max: Option<usize>,
+    /// Events that one API key or user may publish in a second.
+    #[serde(with = "values::count_option", skip_serializing_if = "Option::is_none")]
+    pub(crate) publishes_per_key_per_s_max: Option<usize>,
     pub(crate) slow_client: SlowClient,
     /// A client that is behind and takes no byte for this long is slow.
     #[serde(with = "values::duration")]
@@ -436,6 +452,8 @@ pub(crate) struct Auth {
     /// How far clocks may be apart.
     #[serde(with = "values::duration")]
     pub(crate) leeway: Duration,
+    /// Whether `/metrics` needs the right `admin`.
+    pub(crate) protect_metrics: bool,
     pub(crate) webhook: Webhook,
 }
 
@@ -586,6 +604,7 @@ impl Default for Auth {
             cookie: None,
             query_token: false,
             leeway: Duration::from_secs(30),
+            protect_metrics: false,
             webhook: Webhook::default(),
         }
     }
@@ -607,6 +626,27 @@ impl Default for Webhook {
 pub(crate) struct Cors {
     /// Origins that may send credentials. Empty: any origin, without credentials.
     pub(crate) origins: Vec<String>,
+}
+
+/// Proxies in front of the hub, whose word on where a request comes from counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Proxies {
+    /// Their addresses, as networks. Empty: nobody's word counts.
+    pub(crate) trusted: Vec<String>,
+    /// Where they say it. Just one: the other may come from the client, through a proxy that doesn't look at it.
+    pub(crate) header: ProxyHeader,
+}
+
+/// The header in which a proxy says where a request comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ProxyHeader {
+    /// What most write.
+    #[default]
+    XForwardedFor,
+    /// RFC 7239.
+    Forwarded,
 }
 
 /// Which services are there beside the hub's own addresses.
@@ -661,6 +701,7 @@ impl Default for Config {
             notifications: NotificationSettings::default(),
             auth: Auth::default(),
             cors: Cors::default(),
+            proxies: Proxies::default(),
             services: Services::default(),
             log: Log::default(),
         }
@@ -672,6 +713,11 @@ impl Default for Limits {
         Self {
             max_connections: 10_000,
             at_capacity: AtCapacity::EvictOldest,
+            connections_per_address_max: None,
+            connections_per_user_max: None,
+            connects_per_address_per_s_max: None,
+            publishes_per_address_per_s_max: None,
+            publishes_per_key_per_s_max: None,
             slow_client: SlowClient::Close,
             stall_timeout: Duration::from_secs(30),
             max_lifetime: Duration::from_hours(24),
@@ -771,6 +817,11 @@ pub(crate) const KEYS: &[&str] = &[
     "tls.acme.ca",
     "limits.max_connections",
     "limits.at_capacity",
+    "limits.connections_per_address_max",
+    "limits.connections_per_user_max",
+    "limits.connects_per_address_per_s_max",
+    "limits.publishes_per_address_per_s_max",
+    "limits.publishes_per_key_per_s_max",
     "limits.slow_client",
     "limits.stall_timeout",
     "limits.max_lifetime",
@@ -834,10 +885,13 @@ pub(crate) const KEYS: &[&str] = &[
     "auth.cookie",
     "auth.query_token",
     "auth.leeway",
+    "auth.protect_metrics",
     "auth.webhook.url",
     "auth.webhook.timeout",
     "auth.webhook.cache",
     "cors.origins",
+    "proxies.trusted",
+    "proxies.header",
     "services.metrics",
     "services.events",
     "services.broadcast_demo",

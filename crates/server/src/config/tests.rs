@@ -172,6 +172,16 @@ fn the_list_of_keys_is_that_of_the_schema() {
     config.tls.redirect = Some(config.listen);
     config.tls.acme.cache = Some("p".to_owned());
     config.tls.acme.ca = Some("p".to_owned());
+    let limits = &mut config.limits;
+    for limit in [
+        &mut limits.connections_per_address_max,
+        &mut limits.connections_per_user_max,
+        &mut limits.connects_per_address_per_s_max,
+        &mut limits.publishes_per_address_per_s_max,
+        &mut limits.publishes_per_key_per_s_max,
+    ] {
+        *limit = Some(1);
+    }
     config.auth.webhook.url = Some(serde_json::from_str("\"http://w\"").unwrap());
     let toml::Value::Table(table) = toml::Value::try_from(&config).unwrap() else {
         panic!("a table")

@@ -5,6 +5,7 @@
 //! that must hold does not.
 
 mod names;
+mod origin;
 mod request;
 mod token;
 mod wire;
@@ -13,6 +14,7 @@ mod wire;
 mod tests;
 
 pub use self::names::{ids, patterns, queries};
+pub use self::origin::origins;
 pub use self::request::requests;
 pub use self::token::tokens;
 pub use self::wire::{decoder, documents};
@@ -26,6 +28,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("decoder", decoder),
     ("documents", documents),
     ("ids", ids),
+    ("origins", origins),
     ("patterns", patterns),
     ("queries", queries),
     ("records", records),

@@ -23,7 +23,8 @@ use tower::ServiceExt;
 
 use super::token::SECRET;
 use crate::config::Config;
-use crate::routes::{self, Access};
+use crate::guard::Access;
+use crate::routes;
 
 const HISTORY_BYTES: usize = 256 * 1024;
 const BODY_BYTES_MAX: usize = 4 * 1024;

@@ -3,7 +3,6 @@
 mod admin;
 pub(crate) mod body;
 pub(crate) mod document;
-mod guard;
 mod health;
 mod ndjson;
 mod nodes;
@@ -17,8 +16,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use http::{HeaderName, HeaderValue, Method, header};
+use tidewire::cluster::ClusterOptions;
 use tidewire::problem::{Code, Problem};
 use tidewire::stream::{CONNECTION_HEADER, LAST_EVENT_ID};
 use tidewire::{Cluster, Hub};
@@ -26,6 +25,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{Any as AnyOrigin, CorsLayer};
 
 use crate::config::{Config, Limits};
+use crate::guard::{self, Access, Declared, Gate, Need, Routes};
 use crate::services::{self, notifications::Notifications};
 
 /// What the handlers of the native door share.
@@ -43,45 +43,90 @@ pub(crate) fn router(
     cluster: &Cluster,
     notifications: Option<&Notifications>,
     config: &Config,
-    access: guard::Access,
+    access: Access,
 ) -> Router {
+    let (router, declared) = routes(hub, cluster, notifications, config).into_parts();
+    let gate = Arc::new(Gate::new(access, declared, config));
+    router
+        .layer(axum::middleware::from_fn_with_state(gate, guard::check))
+        .layer(cors(&config.cors.origins))
+        .layer(CatchPanicLayer::custom(panicked))
+}
+
+/// Every route that there can be, for the test that goes through all of them. Has to be called in a runtime.
+///
+/// # Panics
+/// If the hub can't be made.
+pub fn declared_routes() -> Vec<Declared> {
+    let config = Config::default();
+    let hub = Hub::builder().build();
+    let cluster = Cluster::alone(&hub, &ClusterOptions::new("node"));
+    let notifications = Notifications::start(&hub, &config).expect("the default settings are good");
+    routes(&hub, &cluster, Some(&notifications), &config)
+        .into_parts()
+        .1
+}
+
+/// Every route, and what it needs.
+fn routes(
+    hub: &Hub,
+    cluster: &Cluster,
+    notifications: Option<&Notifications>,
+    config: &Config,
+) -> Routes {
     let door = Door {
         hub: hub.clone(),
         cluster: cluster.clone(),
         notifications: notifications.cloned(),
         limits: Arc::new(config.limits.clone()),
     };
-    Router::new()
-        .route("/", get(page::index))
-        .route("/events", get(hub.subscribe()).post(publish::publish))
-        .route("/topics/{topic}/close", post(topics::close))
-        .route("/topics/{topic}/events", get(topics::history))
-        .route("/api/v1/stats", get(admin::stats))
-        .route("/api/v1/topics", get(admin::topics))
-        .route("/api/v1/connections", get(admin::connections))
-        .route(
-            "/api/v1/connections/{id}",
-            axum::routing::delete(admin::close_connection),
+    Routes::new()
+        .on(Method::GET, "/", Need::Nothing, page::index)
+        .stream("/events", Need::Subscribe, hub.subscribe())
+        .on(Method::POST, "/events", Need::Publish, publish::publish)
+        .on(
+            Method::POST,
+            "/topics/{topic}/close",
+            Need::Publish,
+            topics::close,
         )
-        .route("/api/v1/nodes", get(nodes::nodes))
-        .route("/api/v1/presence", get(nodes::presence))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
+        .on(
+            Method::GET,
+            "/topics/{topic}/events",
+            Need::Subscribe,
+            topics::history,
+        )
+        .on(Method::GET, "/api/v1/stats", Need::Admin, admin::stats)
+        .on(Method::GET, "/api/v1/topics", Need::Admin, admin::topics)
+        .on(
+            Method::GET,
+            "/api/v1/connections",
+            Need::Admin,
+            admin::connections,
+        )
+        .on(
+            Method::DELETE,
+            "/api/v1/connections/{id}",
+            Need::Admin,
+            admin::close_connection,
+        )
+        .on(Method::GET, "/api/v1/nodes", Need::Admin, nodes::nodes)
+        .on(
+            Method::GET,
+            "/api/v1/presence",
+            Need::Subscribe,
+            nodes::presence,
+        )
+        .on(Method::GET, "/healthz", Need::Nothing, health::alive)
+        .on(Method::GET, "/readyz", Need::Nothing, health::ready)
+        .on(Method::GET, "/metrics", Need::Figures, health::metrics)
         .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method)
+        .wrong_method(wrong_method)
         .with_state(door)
-        .merge(services::router(hub, cluster, notifications, config))
-        .layer(axum::middleware::from_fn_with_state(
-            Arc::new(access),
-            guard::check,
-        ))
-        .layer(cors(&config.cors.origins))
-        .layer(CatchPanicLayer::custom(panicked))
+        .merge(services::routes(hub, cluster, notifications, config))
 }
 
 pub(crate) use body::read as read_body;
-pub(crate) use guard::{Access, Publisher, check_admin};
 pub(crate) use health::start_clock;
 pub(crate) use publish::check_right;
 pub(crate) use topics::unreadable_path;

@@ -10,6 +10,7 @@ use tidewire::query::Query;
 use tidewire::{EventId, Publication, PublishError, Rights};
 
 use super::{Door, body, document, publish};
+use crate::guard::Publishing;
 
 /// Most events of one commit.
 const CHUNK_EVENTS_MAX: usize = 1_000;
@@ -19,11 +20,13 @@ pub(super) async fn publish(
     door: &Door,
     query: &Query<'_>,
     rights: Option<&Rights>,
+    publishing: Option<Publishing>,
     mut body: Body,
 ) -> Result<Response, Problem> {
     let mut lines = Lines {
         door,
         rights,
+        publishing,
         topics: query.all("topic").collect(),
         ..Lines::new(door)
     };
@@ -44,6 +47,7 @@ pub(super) async fn publish(
 struct Lines<'a> {
     door: &'a Door,
     rights: Option<&'a Rights>,
+    publishing: Option<Publishing>,
     topics: Vec<&'a str>,
     buffer: BytesMut,
     /// Up to here the buffer has no line end.
@@ -64,6 +68,7 @@ impl<'a> Lines<'a> {
         Self {
             door,
             rights: None,
+            publishing: None,
             topics: Vec::new(),
             buffer: BytesMut::new(),
             searched: 0,
@@ -138,6 +143,10 @@ impl<'a> Lines<'a> {
         }
         let batch = std::mem::take(&mut self.pending);
         let lines = std::mem::take(&mut self.pending_numbers);
+        if let Some(publishing) = &self.publishing {
+            // A stream has no end, so it is slowed down rather than refused.
+            publishing.wait(batch.len()).await;
+        }
         match self.door.hub.publish_all(&batch, None).await {
             Ok(ids) => {
                 self.committed(&ids);

@@ -16,9 +16,9 @@ use tidewire::query::Query;
 use tidewire::{ConnectionId, Event, Publication, Rights};
 
 use super::document::{self, Documents};
-use super::guard::Publisher;
 use super::{Door, body, ndjson};
 use crate::auth::QUERY_PARAMETER;
+use crate::guard::{Publisher, Publishing};
 
 /// Longest idempotency key, in bytes. Stops keys from being used as storage.
 const KEY_BYTES_MAX: usize = 256;
@@ -34,13 +34,14 @@ pub(super) async fn publish(
     let (parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let rights = rights.map(|Extension(rights)| rights);
+    let publishing = parts.extensions.get::<Publishing>().cloned();
     let kind = content_type(&parts.headers);
     if kind == "application/x-ndjson" {
         if parts.headers.contains_key(KEY_HEADER) {
             let detail = "a stream of lines is committed in parts, so it takes no Idempotency-Key; send a JSON array";
             return Err(Problem::new(Code::BadKey, detail));
         }
-        return ndjson::publish(&door, &query, rights.as_deref(), body).await;
+        return ndjson::publish(&door, &query, rights.as_deref(), publishing, body).await;
     }
     let body = body::read(body, &parts.headers, &door.limits).await?;
     let key = idempotency_key(&parts, &body)?;
@@ -58,6 +59,10 @@ pub(super) async fn publish(
             for (index, publication) in batch.iter().enumerate() {
                 check(&door, publication, rights.as_deref())
                     .map_err(|problem| problem.with("index", index))?;
+            }
+            if let Some(publishing) = publishing {
+                // One is counted with the request.
+                publishing.count(batch.len().saturating_sub(1))?;
             }
             let ids = door.hub.publish_all(&batch, key).await?;
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();

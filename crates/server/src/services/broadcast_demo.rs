@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
+use http::Method;
 use serde_json::{Map, Value, json};
 use tidewire::{Broadcaster, Hub};
 
 use super::envelopes::{self, Caller, Streams};
 use crate::config::Config;
+use crate::guard::{Need, Routes};
 
 pub(super) const ADDRESSES: [&str; 3] = [
     "/api/v1/broadcast-demo",
@@ -23,20 +23,20 @@ pub(super) const ADDRESSES: [&str; 3] = [
 const DEFAULT_STREAM: &str = "demo-notifications";
 
 /// The service's routes.
-pub(super) fn router(hub: &Hub, config: &Config) -> Router {
+pub(super) fn routes(hub: &Hub, config: &Config) -> Routes {
     let broadcaster = Broadcaster::new(hub, "demo").expect("`demo` is a namespace");
     broadcaster
         .keep_active(DEFAULT_STREAM)
         .expect("the name is a stream's id");
-    let router = Router::new()
-        .route("/streams", get(streams))
+    let routes = Routes::new()
+        .on(Method::GET, "/streams", Need::Subscribe, streams)
         .with_state(broadcaster.clone());
     let limits = Arc::new(config.limits.clone());
-    let shared = envelopes::router(Streams {
+    let shared = envelopes::routes(Streams {
         broadcaster,
         limits,
     });
-    envelopes::serve(router.merge(shared), &ADDRESSES)
+    envelopes::serve(routes.merge(shared), &ADDRESSES)
 }
 
 async fn streams(State(broadcaster): State<Broadcaster>, caller: Caller) -> Response {

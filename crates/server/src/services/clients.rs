@@ -6,9 +6,8 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
-use axum::{Extension, Json, Router};
-use http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::json;
 use tidewire::cluster::{Reach, Scope};
 use tidewire::problem::{Code, Problem};
@@ -16,7 +15,8 @@ use tidewire::query::Query;
 use tidewire::{Cluster, Event, Rights};
 
 use crate::config::{Config, Limits};
-use crate::routes::{check_admin, check_right, read_body, unreadable_path, wrong_method};
+use crate::guard::{Need, Routes, check_admin};
+use crate::routes::{check_right, read_body, unreadable_path, wrong_method};
 
 /// What a right to publish must cover to reach every client.
 const EVERY_CLIENT: &str = "connection:/clients";
@@ -31,20 +31,37 @@ struct Door {
 }
 
 /// The door's routes.
-pub(super) fn router(cluster: &Cluster, config: &Config) -> Router {
+pub(super) fn routes(cluster: &Cluster, config: &Config) -> Routes {
     let door = Door {
         cluster: cluster.clone(),
         limits: Arc::new(config.limits.clone()),
     };
-    Router::new()
-        .route("/sse/connect/{client_id}", get(connect).delete(close))
-        .route("/sse/connect", delete(close_all))
-        .route("/sse/send/{client_id}", post(send))
-        .route("/sse/broadcast", post(broadcast))
-        .route("/sse/status/{client_id}", get(status))
-        .route("/sse/count", get(count))
-        .route("/sse/users/{user}/connections", delete(close_user))
-        .method_not_allowed_fallback(wrong_method)
+    Routes::new()
+        .stream("/sse/connect/{client_id}", Need::Subscribe, connect)
+        .on(
+            Method::DELETE,
+            "/sse/connect/{client_id}",
+            Need::Admin,
+            close,
+        )
+        .on(Method::DELETE, "/sse/connect", Need::Admin, close_all)
+        .on(Method::POST, "/sse/send/{client_id}", Need::Publish, send)
+        .on(Method::POST, "/sse/broadcast", Need::Publish, broadcast)
+        // Or `admin`.
+        .on(
+            Method::GET,
+            "/sse/status/{client_id}",
+            Need::Publish,
+            status,
+        )
+        .on(Method::GET, "/sse/count", Need::Admin, count)
+        .on(
+            Method::DELETE,
+            "/sse/users/{user}/connections",
+            Need::Admin,
+            close_user,
+        )
+        .wrong_method(wrong_method)
         .with_state(door)
 }
 
@@ -92,12 +109,7 @@ async fn broadcast(
     answer(&reach)
 }
 
-async fn close(
-    State(door): State<Door>,
-    id: Id,
-    rights: SomeRights,
-) -> Result<StatusCode, Problem> {
-    admin(&rights)?;
+async fn close(State(door): State<Door>, id: Id) -> Result<StatusCode, Problem> {
     let Path(client) = id.map_err(unreadable_path)?;
     door.cluster.close(&client).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -106,19 +118,12 @@ async fn close(
 async fn close_all(
     State(door): State<Door>,
     RawQuery(query): RawQuery,
-    rights: SomeRights,
 ) -> Result<Response, Problem> {
-    admin(&rights)?;
     let scope = scope(query.as_deref())?;
     answer(&door.cluster.close_all(scope).await?)
 }
 
-async fn close_user(
-    State(door): State<Door>,
-    user: Id,
-    rights: SomeRights,
-) -> Result<Response, Problem> {
-    admin(&rights)?;
+async fn close_user(State(door): State<Door>, user: Id) -> Result<Response, Problem> {
     let Path(user) = user.map_err(unreadable_path)?;
     answer(&door.cluster.close_user(&user).await?)
 }
@@ -128,19 +133,14 @@ async fn status(State(door): State<Door>, id: Id, rights: SomeRights) -> Result<
     let topic = format!("connection:{client}");
     // Whoever may send to a client may know whether it is there.
     if check_right(some(&rights), std::iter::once(topic.as_str())).is_err() {
-        admin(&rights)?;
+        check_admin(rights.as_ref().map(|Extension(rights)| rights))?;
     }
     let node = door.cluster.is_connected(&client).await?;
     let connected = node.is_some();
     Ok(Json(json!({ "client_id": client, "connected": connected, "node": node })).into_response())
 }
 
-async fn count(
-    State(door): State<Door>,
-    RawQuery(query): RawQuery,
-    rights: SomeRights,
-) -> Result<Response, Problem> {
-    admin(&rights)?;
+async fn count(State(door): State<Door>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let scope = scope(query.as_deref())?;
     let count = match scope {
         Scope::Local => door.cluster.connection_count(),
@@ -151,10 +151,6 @@ async fn count(
 
 fn some(rights: &SomeRights) -> Option<&Rights> {
     rights.as_ref().map(|Extension(rights)| &**rights)
-}
-
-fn admin(rights: &SomeRights) -> Result<(), Problem> {
-    check_admin(rights.as_ref().map(|Extension(rights)| rights))
 }
 
 /// The body is the data, and its name stands in the query.

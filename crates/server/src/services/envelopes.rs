@@ -8,8 +8,7 @@ use std::sync::Arc;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{OriginalUri, Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use http::{HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,6 +16,7 @@ use tidewire::problem::{Code, Problem};
 use tidewire::{BroadcastError, Broadcaster, Rights, Topic};
 
 use crate::config::Limits;
+use crate::guard::{Need, Routes};
 use crate::routes::read_body;
 
 /// Streams, and what limits requests to them.
@@ -27,25 +27,23 @@ pub(super) struct Streams {
 }
 
 /// The routes that every such service has.
-pub(super) fn router(streams: Streams) -> Router {
-    Router::new()
-        .route("/stream/{stream_id}", get(stream))
-        .route("/broadcast", post(broadcast))
+pub(super) fn routes(streams: Streams) -> Routes {
+    Routes::new()
+        .stream("/stream/{stream_id}", Need::Subscribe, stream)
+        .on(Method::POST, "/broadcast", Need::Publish, broadcast)
         .with_state(streams)
 }
 
-/// A service's router under its addresses, with refusals in the service's form.
-pub(super) fn serve(router: Router, addresses: &[&str]) -> Router {
-    let router = router
-        .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method);
-    let nest = |all: Router, address: &&str| {
+/// A service's routes under its addresses, with refusals in the service's form.
+pub(super) fn serve(routes: Routes, addresses: &[&str]) -> Routes {
+    let routes = routes.fallback(not_found).wrong_method(wrong_method);
+    let nest = |all: Routes, address: &&str| {
         // Not among what is nested.
         let root = format!("{address}/");
-        all.nest(address, router.clone())
-            .route(&root, any(not_found))
+        all.nest(address, routes.clone())
+            .nothing_at(&root, not_found)
     };
-    addresses.iter().fold(Router::new(), nest)
+    addresses.iter().fold(Routes::new(), nest)
 }
 
 fn timestamp() -> i64 {
@@ -78,6 +76,8 @@ pub(super) struct Failure {
     retry_after_s: Option<u32>,
     /// How to authenticate.
     challenge: Option<&'static str>,
+    /// What it was before it got this form.
+    problem: Option<Box<Problem>>,
 }
 
 impl Failure {
@@ -88,6 +88,7 @@ impl Failure {
             message: message.into(),
             retry_after_s: None,
             challenge: None,
+            problem: None,
         }
     }
 
@@ -111,6 +112,9 @@ impl IntoResponse for Failure {
         });
         let mut response = answer(body);
         *response.status_mut() = self.status;
+        if let Some(problem) = self.problem {
+            response.extensions_mut().insert(*problem);
+        }
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
@@ -132,6 +136,7 @@ impl From<Problem> for Failure {
             message: problem.detail().to_owned(),
             retry_after_s: problem.retry_after(),
             challenge: code.challenge(),
+            problem: Some(Box::new(problem)),
         }
     }
 }
@@ -219,12 +224,14 @@ async fn broadcast(
     let message = document.message.unwrap_or_default();
     let one = document.stream_id.filter(|id| !id.is_empty());
     let Some(id) = one else {
-        for id in broadcaster.active_streams().keys() {
+        let active = broadcaster.active_streams();
+        for id in active.keys() {
             // Which one it is that they may not publish to, they may not know.
             check_publisher(&caller, broadcaster, id, "every active stream")?;
         }
+        // To none that somebody has begun to read since they were looked at.
         broadcaster
-            .broadcast_to_all(&event_type, &message, document.data)
+            .broadcast_to_each(active.keys(), &event_type, &message, document.data)
             .await?;
         return Ok(done("Event broadcasted to all streams"));
     };

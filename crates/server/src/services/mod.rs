@@ -7,38 +7,38 @@ mod events;
 mod metrics;
 pub(crate) mod notifications;
 
-use axum::Router;
 use axum::response::{IntoResponse, Response};
 use tidewire::problem::Problem;
 use tidewire::{Cluster, Hub};
 
 use self::notifications::Notifications;
 use crate::config::Config;
+use crate::guard::Routes;
 
 /// The routes of the services that are switched on.
-pub(crate) fn router(
+pub(crate) fn routes(
     hub: &Hub,
     cluster: &Cluster,
     notifications: Option<&Notifications>,
     config: &Config,
-) -> Router {
-    let mut router = Router::new();
+) -> Routes {
+    let mut routes = Routes::new();
     if config.services.metrics {
-        router = router.merge(metrics::router(hub, config));
+        routes = routes.merge(metrics::routes(hub, config));
     }
     if config.services.events {
-        router = router.merge(events::router(hub, config));
+        routes = routes.merge(events::routes(hub, config));
     }
     if config.services.broadcast_demo {
-        router = router.merge(broadcast_demo::router(hub, config));
+        routes = routes.merge(broadcast_demo::routes(hub, config));
     }
     if let Some(notifications) = notifications {
-        router = router.merge(notifications.router(config));
+        routes = routes.merge(notifications.routes(config));
     }
     if config.services.clients {
-        router = router.merge(clients::router(cluster, config));
+        routes = routes.merge(clients::routes(cluster, config));
     }
-    router
+    routes
 }
 
 /// The answer to a request that is refused before any door has seen it, in the form of the door at its path.

@@ -5,15 +5,19 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod command;
 mod cookies;
 mod doors;
 mod forged;
 mod issuer;
 mod keys;
+mod limits;
+mod origin;
 mod private;
 mod published;
 mod rights;
+mod routes;
 mod webhook;
 
 use serde_json::Value;

@@ -327,4 +327,22 @@ fn every_address_answers_wrong_methods_and_preflights() {
         (page.status, page.header("content-type")),
         (200, Some("text/html; charset=utf-8"))
     );
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(
+        policy.contains("script-src 'sha256-") && !policy.contains("unsafe"),
+        "{policy}"
+    );
+    assert_eq!(page.header("x-frame-options"), Some("DENY"));
+    // What somebody published is never to be taken for a page.
+    hub.publish("a", &serde_json::json!("<script>alert(1)</script>"));
+    for path in ["/", "/topics/a/events", "/nothing/%3Cscript%3E", "/metrics"] {
+        let answer = hub.get(path);
+        assert_eq!(
+            answer.header("x-content-type-options"),
+            Some("nosniff"),
+            "{path}"
+        );
+    }
+    let stream = hub.stream("/events");
+    assert_eq!(stream.header("x-content-type-options"), Some("nosniff"));
 }

@@ -9,6 +9,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Write};
 
 use serde_json::json;
 use server::{Nginx, wait_until};
@@ -71,6 +72,45 @@ fn requests_share_connections_to_the_hub() {
     }
     let after = connections_to(hub.port());
     assert!((1..5).contains(&(after.len() - before)), "{after:?}");
+}
+
+#[test]
+fn the_hub_sees_its_clients_and_not_what_they_say_of_themselves() {
+    let hub = Hub::spawn(
+        &[],
+        &[
+            ("TIDEWIRE_AUTH__ANONYMOUS__SUBSCRIBE", "**"),
+            ("TIDEWIRE_AUTH__ANONYMOUS__ADMIN", "true"),
+            ("TIDEWIRE_PROXIES__TRUSTED", "127.0.0.1"),
+            ("TIDEWIRE_LIMITS__CONNECTIONS_PER_ADDRESS_MAX", "1"),
+        ],
+    );
+    let nginx = Nginx::spawn(&hub, "");
+    let subscribe = |from: u8| {
+        let mut socket = http::connect_from(from, nginx.port());
+        let spoofed = [
+            ("X-Forwarded-For", "192.0.2.1"),
+            ("Forwarded", "for=192.0.2.1"),
+        ];
+        let mut request = http::head(nginx.port(), "GET", "/events?topic=t", &spoofed);
+        request.extend_from_slice(b"\r\n");
+        socket.write_all(&request).unwrap();
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).unwrap();
+        (String::from_utf8(status.to_vec()).unwrap(), socket)
+    };
+    let (first, _first) = subscribe(5);
+    let (second, _second) = subscribe(6);
+    assert_eq!((&*first, &*second), ("HTTP/1.1 200", "HTTP/1.1 200"));
+    assert_eq!(
+        subscribe(5).0,
+        "HTTP/1.1 429",
+        "the address has one already"
+    );
+    let listed = hub.get("/api/v1/connections").json();
+    let rows = listed["connections"].as_array().unwrap().iter();
+    let remotes: BTreeSet<_> = rows.map(|row| row["remote"].as_str().unwrap()).collect();
+    assert_eq!(remotes, ["127.0.0.5", "127.0.0.6"].into());
 }
 
 /// The clients' ends of all connections to a port of this machine that the kernel knows of. Those that were closed are

@@ -11,7 +11,7 @@ use crate::{AT, assign, consuming, titles, until};
 
 /// How often a node is killed.
 const KILLS: &str = "TIDEWIRE_TEST_KILLS";
-const KILLS_USUAL: usize = 6;
+const KILLS_USUAL: usize = 4;
 /// Domain events for each of them.
 const EVENTS: usize = 100;
 
@@ -212,11 +212,24 @@ fn while_the_database_is_away_events_wait_and_are_counted() {
 
 #[test]
 fn each_event_makes_one_notification_whatever_is_killed() {
+    kill_nodes("SQLite", &[]);
+}
+
+#[test]
+fn the_same_holds_with_postgres_whatever_is_killed() {
+    let postgres = crate::postgres::Postgres::start();
+    kill_nodes(
+        "PostgreSQL",
+        &[("TIDEWIRE_NOTIFICATIONS__DATABASE", &postgres.url())],
+    );
+}
+
+fn kill_nodes(database: &str, settings: &[(&str, &str)]) {
     let kills = std::env::var(KILLS).map_or(KILLS_USUAL, |n| n.parse().unwrap());
     let events = kills * EVENTS;
     let redis = RedisServer::start();
     let folder = tempfile::tempdir().unwrap();
-    let mut nodes = ["a", "b"].map(|name| consuming(&redis, &folder, name, &[]));
+    let mut nodes = ["a", "b"].map(|name| consuming(&redis, &folder, name, settings));
     let port = nodes.each_ref().map(crate::support::Hub::port);
     // One tab, which comes back to any node with the last id that it has seen.
     let reading = thread::spawn(move || {
@@ -242,7 +255,7 @@ fn each_event_makes_one_notification_whatever_is_killed() {
                     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| stream.next()))
             {
                 if event.event == "message" {
-                    last = event.id.clone();
+                    last.clone_from(&event.id);
                     seen.push(event.id);
                 }
             }
@@ -270,7 +283,7 @@ fn each_event_makes_one_notification_whatever_is_killed() {
     let distinct: HashSet<_> = seen.iter().collect();
     assert_eq!(distinct.len(), events, "each was delivered, and none twice");
     println!(
-        "{kills} kills in {:.0?}: {events} domain events, each one notification",
+        "{database}: {kills} kills in {:.0?}, {events} domain events, each one notification",
         started.elapsed()
     );
 }

@@ -368,6 +368,12 @@ fn a_repeated_request_makes_one_notification() {
         );
     }
     assert_eq!(titles(&hub, "ann"), ["a"]);
+    let id = first.json()["id"].as_str().unwrap().to_owned();
+    let deleted = hub.send("DELETE", &format!("{AT}/{id}?user=ann"), &[], b"");
+    assert_eq!(deleted.status, 204);
+    let again = post("a");
+    assert_eq!((again.status, &again.json()["id"]), (201, &json!(id)));
+    assert_eq!(titles(&hub, "ann"), [""; 0], "what was deleted stays so");
 }
 
 #[test]
@@ -602,4 +608,60 @@ fn a_locked_database_is_not_waited_for() {
         );
     });
     assert_eq!(titles(&hub, "ann"), ["before"]);
+}
+
+/// Before, an `EventSource` that came back while the database was away got a 503, and never came back again.
+#[test]
+fn who_resumes_while_the_database_is_away_is_told_to_come_back() {
+    let mut postgres = crate::postgres::Postgres::start();
+    let url = postgres.url();
+    let mut hub = Hub::spawn(&[], &[("TIDEWIRE_NOTIFICATIONS__DATABASE", &url)]);
+    let first = notify(&hub, "ann", "first")["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    notify(&hub, "ann", "missed");
+    postgres.stop();
+    hub.restart();
+    let path = format!("{AT}/subscribe?user=ann");
+    let last = ("Last-Event-ID", first.as_str());
+    let accept = ("Accept", "text/event-stream");
+    let mut page = hub.stream_with(&path, &[last, accept]);
+    assert_eq!(page.status(), 200);
+    assert!(page.next().is_none(), "no event, so that its place stays");
+    assert!(page.retry_ms().is_some());
+    assert_eq!(hub.send("GET", &path, &[last], b"").status, 503);
+    postgres.run();
+    until("the stream is back", || {
+        let mut stream = hub.stream_with(&path, &[last, accept]);
+        stream.next().is_some_and(|event| {
+            event.event == "connected" && data(&mut stream)["title"] == "missed"
+        })
+    });
+}
+
+/// Before, the answer waited for a silent Redis for as long as the broker does, 5 s and more.
+#[test]
+fn a_silent_broker_delays_the_delivery_and_not_the_answer() {
+    let redis = crate::support::RedisServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let hub = crate::consuming(&redis, &folder, "a", &[]);
+    let mut tab = connected(&hub, "ann", None);
+    redis.pause();
+    for title in ["one", "two"] {
+        let asked = std::time::Instant::now();
+        notify(&hub, "ann", title);
+        let took = asked.elapsed();
+        assert!(took < std::time::Duration::from_millis(4_500), "{took:?}");
+    }
+    assert_eq!(titles(&hub, "ann"), ["two", "one"], "they are stored");
+    redis.resume();
+    let mut late = [
+        data(&mut tab)["title"].clone(),
+        data(&mut tab)["title"].clone(),
+    ];
+    late.sort_by_key(ToString::to_string);
+    assert_eq!(late, [json!("one"), json!("two")]);
+    notify(&hub, "ann", "next");
+    assert_eq!(data(&mut tab)["title"], "next", "each once");
 }

@@ -6,6 +6,7 @@ use std::io::{Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 /// An answer, read to its end.
 #[derive(Debug)]
@@ -90,6 +91,22 @@ pub(crate) fn connect(port: u16) -> Result<TcpStream> {
     stream.set_write_timeout(Some(super::WAIT_MAX))?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// A connection from one of the many addresses of this machine.
+pub(crate) fn connect_from(last_byte: u8, port: u16) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let local = SocketAddr::from(([127, 0, 0, last_byte], 0));
+    socket
+        .bind(&local.into())
+        .expect("an address of this machine");
+    let server = SocketAddr::from(([127, 0, 0, 1], port));
+    socket.connect(&server.into()).expect("somebody listens");
+    let stream = TcpStream::from(socket);
+    stream
+        .set_read_timeout(Some(super::WAIT_MAX))
+        .expect("a time");
+    stream
 }
 
 /// Sends any bytes on a connection of its own and reads the answer.

@@ -191,7 +191,7 @@ impl Broadcaster {
                 let live = stream.into_live();
                 Ok(StreamClient::new(id, stream_id.to_owned(), live))
             }
-            Opened::Full | Opened::Over => Err(BroadcastError::Full),
+            Opened::Full(_) | Opened::Over => Err(BroadcastError::Full),
         }
     }
 
@@ -253,12 +253,30 @@ impl Broadcaster {
         message: &str,
         data: impl Into<Option<Value>>,
     ) -> Result<EventData, BroadcastError> {
+        let active = self.active_streams();
+        self.broadcast_to_each(active.keys(), event_type, message, data)
+            .await
+    }
+
+    /// As [`broadcast_to_all`](Self::broadcast_to_all), to these streams and to no others that have become active meanwhile.
+    ///
+    /// # Errors
+    /// If an id is not valid, type or message are empty, or the event could not be published.
+    pub async fn broadcast_to_each(
+        &self,
+        stream_ids: impl IntoIterator<Item = impl AsRef<str>>,
+        event_type: &str,
+        message: &str,
+        data: impl Into<Option<Value>>,
+    ) -> Result<EventData, BroadcastError> {
         check(event_type, message)?;
         let envelope = EventData::new(None, event_type, message, data.into());
-        let active = self.active_streams();
-        let topics = active.keys().filter_map(|id| self.topic(id).ok()).collect();
+        let topics: Vec<_> = stream_ids
+            .into_iter()
+            .map(|id| self.topic(id.as_ref()))
+            .collect::<Result<_, _>>()?;
+        let streams = topics.len();
         self.publish_to_open(topics, &envelope).await?;
-        let streams = active.len();
         tracing::debug!(streams, event_type, id = envelope.id, "broadcast to all");
         Ok(envelope)
     }

@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{get, post};
-use axum::{Extension, Router};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use tidewire::{Broadcaster, Hub};
 
@@ -18,6 +16,7 @@ use self::generator::State as Running;
 use self::generators::{Generators, TooMany};
 use super::envelopes::{self, Caller, Failure, StreamId, Streams, done, found};
 use crate::config::Config;
+use crate::guard::{Need, Routes};
 
 pub(super) const ADDRESSES: [&str; 3] = ["/api/v1/events", "/api/v1/events-full", "/events-full"];
 
@@ -31,7 +30,7 @@ const DEFAULT_STREAMS: [&str; 4] = ["default", "system", "user-activity", "notif
 const RETRY_AFTER_S: u32 = 30;
 
 /// The service's routes. Starts the generators of the default streams, for which it needs a runtime.
-pub(super) fn router(hub: &Hub, config: &Config) -> Router {
+pub(super) fn routes(hub: &Hub, config: &Config) -> Routes {
     let broadcaster = Broadcaster::new(hub, NAMESPACE).expect("`stream` is a namespace");
     let generators = Generators::new(
         broadcaster.clone(),
@@ -48,19 +47,30 @@ pub(super) fn router(hub: &Hub, config: &Config) -> Router {
             );
         }
     }
-    let router = Router::new()
-        .route("/streams", get(streams))
-        .route("/stream/{stream_id}/start", post(start))
-        .route("/stream/{stream_id}/stop", post(stop))
-        .route("/stream/{stream_id}/pause", post(pause))
-        .route("/stream/{stream_id}/resume", post(resume))
+    let post = Method::POST;
+    let routes = Routes::new()
+        .on(Method::GET, "/streams", Need::Subscribe, streams)
+        .on(
+            post.clone(),
+            "/stream/{stream_id}/start",
+            Need::Admin,
+            start,
+        )
+        .on(post.clone(), "/stream/{stream_id}/stop", Need::Admin, stop)
+        .on(
+            post.clone(),
+            "/stream/{stream_id}/pause",
+            Need::Admin,
+            pause,
+        )
+        .on(post, "/stream/{stream_id}/resume", Need::Admin, resume)
         .with_state(Arc::new(generators));
     let limits = Arc::new(config.limits.clone());
-    let shared = envelopes::router(Streams {
+    let shared = envelopes::routes(Streams {
         broadcaster,
         limits,
     });
-    envelopes::serve(router.merge(shared), &ADDRESSES)
+    envelopes::serve(routes.merge(shared), &ADDRESSES)
 }
 
 /// Lists the streams that the caller may read.
@@ -81,10 +91,9 @@ async fn streams(State(generators): State<Arc<Generators>>, caller: Caller) -> R
 
 async fn start(
     State(generators): State<Arc<Generators>>,
-    rights: Caller,
     id: StreamId,
 ) -> Result<Response, Failure> {
-    let id = managed(&generators, rights, id)?;
+    let id = managed(&generators, id)?;
     generators.start(&id).await.map_err(|TooMany(max)| {
         let message =
             format!("{max} generators are there already (`limits.generators_max`); stop one first");
@@ -100,10 +109,9 @@ async fn start(
 
 async fn stop(
     State(generators): State<Arc<Generators>>,
-    rights: Caller,
     id: StreamId,
 ) -> Result<Response, Failure> {
-    let id = managed(&generators, rights, id)?;
+    let id = managed(&generators, id)?;
     if !generators.stop(&id).await {
         return Err(no_generator(&id));
     }
@@ -112,20 +120,18 @@ async fn stop(
 
 async fn pause(
     State(generators): State<Arc<Generators>>,
-    rights: Caller,
     id: StreamId,
 ) -> Result<Response, Failure> {
-    let id = managed(&generators, rights, id)?;
+    let id = managed(&generators, id)?;
     let changed = generators.change(&id, Running::Running, Running::Paused);
     changed_to(&id, changed.await, "paused", "is paused already")
 }
 
 async fn resume(
     State(generators): State<Arc<Generators>>,
-    rights: Caller,
     id: StreamId,
 ) -> Result<Response, Failure> {
-    let id = managed(&generators, rights, id)?;
+    let id = managed(&generators, id)?;
     let changed = generators.change(&id, Running::Paused, Running::Running);
     changed_to(&id, changed.await, "resumed", "is not paused")
 }
@@ -144,12 +150,8 @@ fn changed_to(
     }
 }
 
-/// The stream whose generator is to be managed, if it may be.
-fn managed(generators: &Generators, rights: Caller, id: StreamId) -> Result<String, Failure> {
-    if let Some(Extension(rights)) = rights.filter(|rights| !rights.admin) {
-        let refused = rights.refuse("no right to manage generators (`admin`)");
-        return Err(refused.into());
-    }
+/// The stream whose generator is to be managed.
+fn managed(generators: &Generators, id: StreamId) -> Result<String, Failure> {
     envelopes::stream_id(id, generators.broadcaster())
 }
 

@@ -8,9 +8,8 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
-use http::{HeaderMap, StatusCode, header};
+use axum::{Extension, Json};
+use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tidewire::problem::{Code, Problem};
@@ -24,6 +23,7 @@ use super::domain::{Failed, UseCases};
 use super::repository::InMemory;
 use super::wire::{MetricJson, ReadingJson};
 use crate::config::{Config, Limits};
+use crate::guard::{Need, Routes};
 use crate::routes::publish::check_right;
 use crate::routes::{body, wrong_method};
 
@@ -43,7 +43,7 @@ struct Service {
 pub(in super::super) const ADDRESSES: [&str; 2] = ["/metrics", "/events/watch"];
 
 /// The routes. `GET /metrics` is none of them: Prometheus reads there.
-pub(in super::super) fn router(hub: &Hub, config: &Config) -> Router {
+pub(in super::super) fn routes(hub: &Hub, config: &Config) -> Routes {
     let topic = Topic::new(TOPIC).expect("a plain word is a topic");
     let service = Service {
         metrics: Arc::new(UseCases::new(
@@ -53,13 +53,18 @@ pub(in super::super) fn router(hub: &Hub, config: &Config) -> Router {
         limits: Arc::new(config.limits.clone()),
         stream: hub.subscribe_to([topic]),
     };
-    Router::new()
-        .route("/metrics/readings", post(create_reading))
-        .route("/metrics/{id}", get(metric))
-        .route("/events/watch", get(watch))
-        .method_not_allowed_fallback(wrong_method)
-        // After the fallback: this address has one already, where Prometheus' route was made.
-        .route("/metrics", post(create_metric))
+    Routes::new()
+        .on(
+            Method::POST,
+            "/metrics/readings",
+            Need::Publish,
+            create_reading,
+        )
+        .on(Method::GET, "/metrics/{id}", Need::Subscribe, metric)
+        .stream("/events/watch", Need::Subscribe, watch)
+        .wrong_method(wrong_method)
+        // After that, as this address has an answer already, where Prometheus' route was made.
+        .on(Method::POST, "/metrics", Need::Publish, create_metric)
         .with_state(service)
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tidewire::Pattern;
 
-pub(super) use self::http::{ADDRESSES, Refused, router};
+pub(super) use self::http::{ADDRESSES, Refused, routes};
 use crate::config::{History, HistoryRule};
 
 /// Where all that happens is published.

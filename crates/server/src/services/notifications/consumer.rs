@@ -13,7 +13,7 @@ use redis::{Cmd, FromRedisValue, RedisResult, Value};
 use tidewire::redis::{Backoff, Connection, Redis, Script};
 
 use super::delivery::{Delivery, NotCreated};
-use super::domain::Rule;
+use super::domain::{NewNotification, Rule};
 use super::store::StoreError;
 
 /// Entries that are read at a time: what a node that dies leaves to the others.
@@ -292,24 +292,21 @@ impl Consumer {
             found.map(|(_, value)| value.as_str())
         };
         let kind = field("type").ok_or_else(|| Failed::Event("no field `type`".into()))?;
-        let rules = self
-            .options
-            .rules
-            .iter()
-            .zip(0..)
-            .filter(|(rule, _)| rule.on == kind);
-        let mut made = Vec::new();
-        for (rule, n) in rules {
+        let rules = self.options.rules.iter().filter(|rule| rule.on == kind);
+        let mut made: Vec<(NewNotification, String)> = Vec::new();
+        for rule in rules {
             let data = field("data").ok_or_else(|| Failed::Event("no field `data`".into()))?;
             let data = serde_json::from_str(data)
                 .map_err(|error| Failed::Event(format!("`data` is no JSON: {error}")))?;
             let new = rule
                 .apply(&data)
                 .map_err(|error| Failed::Event(error.to_string()))?;
-            made.push((new, n));
+            let key = rule.key();
+            let equal = made.iter().filter(|(_, of)| of.starts_with(&key)).count();
+            made.push((new, format!("{key}-{equal}")));
         }
-        for (new, n) in made {
-            let source = format!("{}:{id}:{n}", self.options.stream);
+        for (new, rule) in made {
+            let source = format!("{}:{id}:{rule}", self.options.stream);
             self.delivery.create(&new, Some(&source)).await?;
         }
         Ok(())

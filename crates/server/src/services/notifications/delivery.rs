@@ -21,6 +21,8 @@ use super::store::{Created, Store, StoreError};
 pub(super) const TOPIC: &str = "notification:";
 /// How old what is unpublished must be until somebody else than its creator publishes it.
 const LEFT_AFTER: SignedDuration = SignedDuration::from_secs(2);
+/// How long whoever made it waits for the broker: it is stored, and published later where that takes longer.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it is looked for, and what is too old is deleted.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -71,7 +73,12 @@ impl Delivery {
         let event = event(notification);
         let topic = format!("{TOPIC}{}", notification.recipient_id);
         let now = Timestamp::now();
-        let at = match self.hub.publish(&topic, event).await {
+        let published = self.hub.publish(&topic, event);
+        let Ok(published) = tokio::time::timeout(PUBLISH_TIMEOUT, published).await else {
+            tracing::debug!(id = notification.id, "a notification is published later");
+            return false;
+        };
+        let at = match published {
             Ok(_) => Some(now),
             // It was published before, and only not noted.
             Err(PublishError::Refused(Refused::IdTaken(_))) => None,

@@ -6,23 +6,24 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::json;
 use tidewire::problem::{Code, Problem};
 use tidewire::query::Query;
+use tidewire::subscribe::or_come_back_later;
 use tidewire::{Event, PublishError, Rights, Topic, UserId};
 use uuid::Uuid;
 
 use super::delivery::{Delivery, NotCreated, TOPIC, event};
-use super::domain::NewNotification;
+use super::domain::{NewNotification, Notification};
 use super::resume::{self, In, Place, Then};
 use super::store::{ROWS_MAX, StoreError};
 use crate::config::Limits;
-use crate::routes::{Publisher, check_right, read_body, unreadable_path, wrong_method};
+use crate::guard::{Need, Publisher, Routes};
+use crate::routes::{check_right, read_body, unreadable_path, wrong_method};
 
 /// Where the routes are.
 pub(super) const ADDRESS: &str = "/api/v1/notifications";
@@ -38,27 +39,31 @@ struct Door {
     limits: Arc<Limits>,
 }
 
-pub(super) fn router(delivery: Arc<Delivery>, limits: &Limits) -> Router {
+pub(super) fn routes(delivery: Arc<Delivery>, limits: &Limits) -> Routes {
     let door = Door {
         delivery,
         limits: Arc::new(limits.clone()),
     };
-    let routes = Router::new()
-        .route("/", get(list).post(create))
-        .route("/subscribe", get(subscribe))
-        .route("/unread-count", get(unread_count))
-        .route("/read-all", post(read_all))
-        .route("/{id}/read", post(read))
-        .route("/{id}", delete(remove))
-        .method_not_allowed_fallback(wrong_method)
+    let all = |address: &str| {
+        Routes::new().on(Method::GET, address, Need::User, list).on(
+            Method::POST,
+            address,
+            Need::Publish,
+            create,
+        )
+    };
+    let below = all("/")
+        .stream("/subscribe", Need::User, subscribe)
+        .on(Method::GET, "/unread-count", Need::User, unread_count)
+        .on(Method::POST, "/read-all", Need::User, read_all)
+        .on(Method::POST, "/{id}/read", Need::User, read)
+        .on(Method::DELETE, "/{id}", Need::User, remove)
+        .wrong_method(wrong_method)
         .with_state(door.clone());
     // With and without the slash at its end.
-    let plain = Router::new()
-        .route(ADDRESS, get(list).post(create))
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(door);
-    Router::new()
-        .nest(&format!("{ADDRESS}/"), routes)
+    let plain = all(ADDRESS).wrong_method(wrong_method).with_state(door);
+    Routes::new()
+        .nest(&format!("{ADDRESS}/"), below)
         .merge(plain)
 }
 
@@ -95,7 +100,12 @@ impl From<NotCreated> for Problem {
 /// Whose notifications are meant: the authenticated user's. A hub without authentication, which serves this machine only,
 /// takes anybody's word for who they are.
 fn user(parts: &Parts) -> Result<String, Problem> {
-    if let Some(UserId(user)) = parts.extensions.get::<UserId>() {
+    // An empty id is nobody's.
+    if let Some(UserId(user)) = parts
+        .extensions
+        .get()
+        .filter(|UserId(user)| !user.is_empty())
+    {
         return Ok(user.clone());
     }
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
@@ -140,13 +150,22 @@ async fn create(
         publisher.as_ref().map(|Extension(publisher)| publisher),
     )?;
     let created = door.delivery.create(&new, source.as_deref()).await?;
-    if created.is_repeated && !new.is_of(&created.notification) {
+    let mut notification = created.notification;
+    if notification.recipient_id.is_empty() {
+        // It was deleted since, and nobody knows what it said.
+        notification = Notification {
+            id: notification.id,
+            created_at: notification.created_at,
+            ..new.draft()
+        };
+    }
+    if created.is_repeated && !new.is_of(&notification) {
         return Err(Problem::new(
             Code::KeyReused,
             "this Idempotency-Key was used for another notification; use a new key",
         ));
     }
-    Ok((StatusCode::CREATED, Json(created.notification)).into_response())
+    Ok((StatusCode::CREATED, Json(notification)).into_response())
 }
 
 /// What makes a repeated request known as such.
@@ -170,6 +189,17 @@ fn source(headers: &HeaderMap, publisher: Option<&Publisher>) -> Result<Option<S
 
 async fn subscribe(State(door): State<Door>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
+    let headers = parts.headers.clone();
+    match stream(&door, parts).await {
+        // An `EventSource` that gets an error never comes back.
+        Err(problem) if problem.code() == Code::StoreUnavailable => {
+            or_come_back_later(&headers, problem)
+        }
+        answer => answer,
+    }
+}
+
+async fn stream(door: &Door, parts: Parts) -> Result<Response, Problem> {
     let user = user(&parts)?;
     let delivery = &door.delivery;
     delivery.used.notify_one();

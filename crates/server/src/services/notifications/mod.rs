@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::Router;
 use tidewire::Hub;
 use tidewire::redis::Redis;
 use tokio::sync::Notify;
@@ -34,6 +33,7 @@ use self::domain::Rule;
 pub(crate) use self::domain::check_template;
 use self::store::Store;
 use crate::config::{BrokerKind, Config, NotificationRule};
+use crate::guard::Routes;
 
 /// The service, at work in the background.
 #[derive(Clone)]
@@ -101,8 +101,8 @@ impl Notifications {
     }
 
     /// The routes.
-    pub(crate) fn router(&self, config: &Config) -> Router {
-        http::router(self.delivery.clone(), &config.limits)
+    pub(crate) fn routes(&self, config: &Config) -> Routes {
+        http::routes(self.delivery.clone(), &config.limits)
     }
 
     /// Figures.

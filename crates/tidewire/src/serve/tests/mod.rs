@@ -36,7 +36,7 @@ fn live(hub: &Hub, topic: &str) -> Live {
     };
     match hub.open(&filter, &Start::Live, StreamOptions::default()) {
         Opened::Stream(stream) => stream.into_live(),
-        Opened::Over | Opened::Full => panic!("the stream opens"),
+        Opened::Over | Opened::Full(_) => panic!("the stream opens"),
     }
 }
 

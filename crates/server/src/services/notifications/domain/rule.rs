@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde_json::Value;
+use tidewire::core::id::topic_hash_64;
 
 use super::NewNotification;
 
@@ -30,6 +31,13 @@ impl fmt::Display for RuleError {
 }
 
 impl Rule {
+    /// What tells this rule from the others, whatever its place among them and its texts: a node with an older configuration
+    /// may have applied it to the same event.
+    pub(in super::super) fn key(&self) -> String {
+        let parts = [&self.on, &self.recipient, &self.kind].map(String::as_str);
+        format!("{:016x}", topic_hash_64(&parts.join("\0")))
+    }
+
     /// The notification of a domain event, whose data it carries.
     pub(in super::super) fn apply(&self, data: &Value) -> Result<NewNotification, RuleError> {
         let optional =
@@ -152,6 +160,16 @@ mod tests {
             (made.recipient_id.as_str(), made.link.as_deref()),
             ("42", Some("/stories/7"))
         );
+        let renamed = Rule {
+            title: "Another title".into(),
+            ..rule.clone()
+        };
+        let to_another = Rule {
+            recipient: "{by}".into(),
+            ..rule.clone()
+        };
+        assert_eq!(rule.key(), renamed.key());
+        assert_ne!(rule.key(), to_another.key());
         assert!(rule.apply(&json!({"assignee": "", "id": 7})).is_err());
         assert!(rule.apply(&json!({"id": 7})).is_err());
     }

@@ -352,13 +352,17 @@ impl Store {
         }
     }
 
-    /// Deletes a user's notification; false if the user has none of this id.
+    /// Deletes a user's notification; false if the user has none of this id. Its source makes no second one: that it has made
+    /// one is remembered, and nothing else of it.
     pub(super) async fn delete(&self, user: &str, id: &str) -> Result<bool, StoreError> {
-        let deleted = sqlx::query(queries::DELETE)
-            .bind(user)
-            .bind(id)
-            .execute(self.pool().await?);
-        Ok(in_time(deleted).await?.rows_affected() > 0)
+        let pool = self.pool().await?;
+        for sql in [queries::DELETE, queries::FORGET] {
+            let deleted = sqlx::query(sql).bind(user).bind(id).execute(pool);
+            if in_time(deleted).await?.rows_affected() > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Deletes some of what is older than a time; answers how many.

@@ -119,7 +119,14 @@ pub(super) const READ_ALL: &str = "UPDATE notifications SET read_ms = $1
     (SELECT id FROM notifications WHERE recipient = $2 AND id > $3 AND id <= $4 AND read_ms IS NULL ORDER BY id LIMIT $5)
     RETURNING id";
 
-pub(super) const DELETE: &str = "DELETE FROM notifications WHERE recipient = $1 AND id = $2";
+/// `COALESCE`, as PostgreSQL would go through the index of all without a source.
+pub(super) const DELETE: &str =
+    "DELETE FROM notifications WHERE recipient = $1 AND id = $2 AND COALESCE(source, '') = ''";
+
+/// Nobody's id is empty. What remains says that its source has made it, until it is too old.
+pub(super) const FORGET: &str = "UPDATE notifications
+    SET recipient = '', title = '', body = NULL, link = NULL, data = NULL, read_ms = 0, published = 1
+    WHERE recipient = $1 AND id = $2";
 
 pub(super) const EXPIRE: &str = "DELETE FROM notifications WHERE (recipient, id) IN
     (SELECT recipient, id FROM notifications WHERE created_ms < $1 ORDER BY created_ms LIMIT $2)";
@@ -141,5 +148,6 @@ pub(super) const ALL: &[&str] = &[
     NEWEST_UNREAD,
     READ_ALL,
     DELETE,
+    FORGET,
     EXPIRE,
 ];

@@ -115,6 +115,19 @@ async fn a_source_makes_one_notification(store: &Store) {
     assert!(again.is_repeated);
     assert_eq!(again.notification, first.notification);
     assert_eq!(ids(store, "source", false).await.len(), 1);
+    // Nor when it was deleted since: a node that has died may have stored it and not said so.
+    let id = &first.notification.id;
+    assert!(!store.delete("other", id).await.unwrap());
+    assert!(store.delete("source", id).await.unwrap());
+    assert!(!store.delete("source", id).await.unwrap());
+    let again = store
+        .create(&new("source", 1), Some("s:1"), now)
+        .await
+        .unwrap();
+    assert!(again.is_repeated);
+    assert_eq!(again.notification.title, "", "nothing of it is kept");
+    assert_eq!(ids(store, "source", false).await, [""; 0]);
+    assert_eq!(store.unread_count("source").await.unwrap(), 0);
 }
 
 async fn what_is_unpublished_is_found(store: &Store) {

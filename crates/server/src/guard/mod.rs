@@ -1,4 +1,13 @@
-//! Who gets in: everyone from this machine while nothing says otherwise, else whoever `auth.*` lets in.
+//! Who gets in: everyone from this machine while nothing says otherwise, else whoever `auth.*` lets in; how often; and
+//! what of it is written down.
+//!
+//! - `routes`: every route with what it needs. `origin`: where a request comes from. `rates`: how often.
+//! - `audit`: what was refused, and what administrators did.
+
+mod audit;
+mod origin;
+mod rates;
+mod routes;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,12 +17,20 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, Method, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use jiff::Timestamp;
 use tidewire::problem::{Code, Problem};
+use tidewire::serve::Client;
 use tidewire::subscribe::or_come_back_later;
-use tidewire::{ExpiresAt, Rights, UserId};
+use tidewire::{ClientAddress, ExpiresAt, Rights, UserId, network_of};
 
+use self::audit::{Asked, Audit};
+pub(crate) use self::origin::Trust;
+pub(crate) use self::rates::Publishing;
+use self::rates::Rates;
+use self::routes::Needs;
+pub(crate) use self::routes::Routes;
+pub use self::routes::{Declared, Need};
 use crate::auth::{Authenticator, Place};
 use crate::config::Config;
 use crate::services;
@@ -62,33 +79,138 @@ impl Access {
     }
 }
 
-/// Lets a request pass with its rights in the extensions, or refuses it.
-pub(super) async fn check(
-    State(access): State<Arc<Access>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let (mut parts, body) = request.into_parts();
-    let admitted = match &*access {
-        Access::Open => check_that_local(&parts),
-        Access::Checked(checked) => checked.admit(&mut parts).await,
-    };
-    let refused = match admitted {
-        Ok(()) => return next.run(Request::from_parts(parts, body)).await,
-        Err(problem) if problem.code() == Code::AuthUnavailable => {
-            or_come_back_later(&parts.headers, problem)
+/// All that stands between a request and its handler.
+pub(crate) struct Gate {
+    access: Access,
+    needs: Needs,
+    trust: Trust,
+    rates: Arc<Rates>,
+    audit: Audit,
+    /// Whether figures are for administrators.
+    protect_metrics: bool,
+}
+
+impl Gate {
+    /// As configured, for these routes.
+    pub(crate) fn new(access: Access, declared: Vec<Declared>, config: &Config) -> Self {
+        Self {
+            access,
+            needs: Needs::new(declared),
+            trust: Trust::new(&config.proxies),
+            rates: Arc::new(Rates::new(&config.limits)),
+            audit: Audit::new(),
+            protect_metrics: config.auth.protect_metrics,
         }
-        Err(problem) => Err(problem),
+    }
+
+    /// Notes who a request is from, and whether they may ask for this at all.
+    async fn admit(&self, request: &mut Parts, asked: &mut Asked) -> Result<(), Problem> {
+        let route = self.needs.of(request).cloned();
+        let address = asked.client.map(|client| network_of(client.ip()));
+        // Before the credential, as to check it is work too.
+        if route.as_ref().is_some_and(|route| route.is_stream) {
+            self.rates.connect(address)?;
+        }
+        match &self.access {
+            Access::Open => check_that_local(request)?,
+            Access::Checked(checked) => asked.who = checked.admit(request).await?,
+        }
+        if let Some(client) = asked.client {
+            request.extensions.insert(ClientAddress(client));
+        }
+        let admin = match route.as_ref().map(|route| route.need) {
+            Some(Need::Admin) => true,
+            Some(Need::Figures) => self.protect_metrics,
+            Some(Need::Publish) => {
+                let publishing = Publishing {
+                    rates: self.rates.clone(),
+                    address,
+                    key: asked.who.clone().filter(|_| is_known(request)),
+                };
+                publishing.count(1)?;
+                request.extensions.insert(publishing);
+                false
+            }
+            _ => false,
+        };
+        if admin {
+            check_admin(request.extensions.get())?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a request has a credential, whose it then is.
+fn is_known(request: &Parts) -> bool {
+    request.extensions.get::<Known>().is_some()
+}
+
+/// In the extensions of a request with a credential that stands.
+#[derive(Clone)]
+struct Known;
+
+/// Lets a request pass with what is known of it in the extensions, or refuses it.
+pub(crate) async fn check(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let socket = parts.extensions.get::<Client>().map(Client::remote);
+    let mut asked = Asked {
+        method: parts.method.clone(),
+        uri: parts.uri.clone(),
+        who: None,
+        client: socket.map(|socket| gate.trust.client(socket, &parts.headers)),
     };
-    refused.unwrap_or_else(|problem| services::refusal(parts.uri.path(), problem))
+    let is_admin = gate
+        .needs
+        .of(&parts)
+        .is_some_and(|route| route.need == Need::Admin);
+    let mut response = match gate.admit(&mut parts, &mut asked).await {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(problem) => refuse(&parts, problem),
+    };
+    let refused = response.extensions_mut().remove::<Problem>();
+    if let Some(problem) = refused.filter(|problem| is_refusal(problem.code().status())) {
+        gate.audit.refused(&asked, &problem);
+    } else if is_admin && !asked.method.is_safe() {
+        gate.audit.done(&asked, response.status());
+    }
+    // Data that somebody published is never to be taken for a page.
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+fn is_refusal(status: StatusCode) -> bool {
+    [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::FORBIDDEN,
+        StatusCode::TOO_MANY_REQUESTS,
+    ]
+    .contains(&status)
+}
+
+/// Says no in the form of the door; to a stream that shall come back, in a way that it understands.
+fn refuse(request: &Parts, problem: Problem) -> Response {
+    let comes_back = matches!(
+        problem.code(),
+        Code::AuthUnavailable | Code::TooManyRequests
+    );
+    let refused = if comes_back {
+        or_come_back_later(&request.headers, problem)
+    } else {
+        Err(problem)
+    };
+    refused.unwrap_or_else(|problem| services::refusal(request.uri.path(), problem))
 }
 
 impl Checked {
     /// Notes who a request is from.
-    async fn admit(&self, request: &mut Parts) -> Result<(), Problem> {
+    /// Answers what their credential is called.
+    async fn admit(&self, request: &mut Parts) -> Result<Option<Arc<str>>, Problem> {
         // A preflight carries no credentials (Fetch, section 3.3.5) and is answered before any handler.
         if request.method == Method::OPTIONS {
-            return Ok(());
+            return Ok(None);
         }
         let now_s = Timestamp::now().as_second().max(0).cast_unsigned();
         let identity = self.authenticator.identify(request, now_s).await?;
@@ -98,14 +220,18 @@ impl Checked {
         if let Some(user) = &identity.user {
             request.extensions.insert(UserId(user.to_string()));
         }
-        request.extensions.insert(Publisher(identity.publisher()));
+        let publisher = identity.publisher();
+        request.extensions.insert(Publisher(publisher.clone()));
         if let Some(expires_s) = identity.expires_s {
             request
                 .extensions
                 .insert(ExpiresAt(expires_s.saturating_mul(1_000)));
         }
+        if identity.place.is_some() {
+            request.extensions.insert(Known);
+        }
         request.extensions.insert(identity.rights.clone());
-        Ok(())
+        Ok(Some(publisher))
     }
 
     /// A browser sends cookies with requests that a foreign page makes. What changes something needs to come from a page
