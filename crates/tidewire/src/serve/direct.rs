@@ -137,6 +137,8 @@ pub(super) struct Direct<S = TcpStream> {
     open: Option<Box<Open>>,
     /// Whether the socket may take bytes; false from when it did not until it says so.
     writable: bool,
+    /// Whether the body's end was written.
+    ended: bool,
 }
 
 impl<S: Sink> Direct<S> {
@@ -146,6 +148,7 @@ impl<S: Sink> Direct<S> {
             stream,
             open: None,
             writable: true,
+            ended: false,
         }
     }
 
@@ -169,7 +172,7 @@ impl<S: Sink> Direct<S> {
             None => self.live.close_now(),
         };
         if let Some(reason) = close {
-            return Outcome::Close(reason);
+            return self.end_body(reason, now);
         }
         if !self.writable {
             return Outcome::Sleep;
@@ -179,6 +182,23 @@ impl<S: Sink> Direct<S> {
             None => self.send_chunk(now, scratch),
         };
         served.unwrap_or_else(Outcome::Close)
+    }
+
+    /// Writes the body's end, if the socket takes it, or says at once that it is over.
+    fn end_body(&mut self, reason: CloseReason, now: Moment) -> Outcome {
+        if self.live.break_off_now().is_none() {
+            match write(&mut self.stream, LAST_CHUNK) {
+                Ok(0) => {
+                    self.writable = false;
+                    self.live.note_write(0, false, now);
+                    return Outcome::Sleep;
+                }
+                // So few bytes are taken as one.
+                Ok(_) => self.ended = true,
+                Err(gone) => return Outcome::Close(gone),
+            }
+        }
+        Outcome::Close(reason)
     }
 
     fn send_chunk(&mut self, now: Moment, scratch: &mut Scratch) -> Result<Outcome, CloseReason> {
@@ -324,11 +344,16 @@ impl<S: Sink> Direct<S> {
             live,
             mut stream,
             open,
+            ended,
             ..
         } = self;
         let cut_short = open.is_some() || live.subscription().is_within_event();
         let last_words = live.end(reason).unwrap_or_default();
         if cut_short || reason == CloseReason::ClientGone {
+            return;
+        }
+        if ended {
+            stream.shut_down();
             return;
         }
         scratch.place = None;

@@ -328,6 +328,24 @@ fn a_close_waits_for_all_that_was_sent_before_wherever_it_was_cut() {
 }
 
 #[test]
+fn last_words_and_the_end_are_said_byte_by_byte_too() {
+    let hub = hub(LARGE, SlowClient::Close);
+    let mut driven = Driven::new(&hub, "a");
+    publish_all(&hub, "a", &three());
+    let id = driven.direct.as_mut().unwrap().live().connection().id;
+    assert!(hub.close(id));
+    while driven.closed.is_none() {
+        driven.take(1);
+    }
+    // Only the end's own bytes are few enough not to be cut.
+    let (payload, _) = driven.body();
+    assert_eq!(ticks(&payload), three());
+    let last = decode(&payload).pop().map(|event| event.event);
+    assert_eq!(last.as_deref(), Some("closed"));
+    assert_eq!(hub.stats().connections, 0);
+}
+
+#[test]
 fn a_stalled_client_is_broken_off_within_a_chunk_also_where_it_was_to_be_closed() {
     let hub = hub(LARGE, SlowClient::Close);
     cut_everywhere(&hub, |n, mut driven| {
