@@ -75,7 +75,6 @@ impl Live {
     pub(crate) fn close_now(&mut self) -> Option<CloseReason> {
         let reason = self.connection.close_requested()?;
         let shared = self.hub.shared.clone();
-        let own = self.connection.own_topic();
         shared.read_log(|log| {
             if must_break_off(&self.connection, reason) {
                 return Some(reason);
@@ -84,6 +83,8 @@ impl Live {
             if self.owed_before == 0 {
                 self.owed_before = log.stats().appended + 1;
             }
+            // It gets one under the lock, with its first event: looked up before, that would be passed over.
+            let own = self.connection.own_topic();
             self.subscription.skip_if_idle(log, own);
             let owes = self.subscription.place() < self.owed_before;
             if owes || self.subscription.has_pending() {
@@ -127,14 +128,14 @@ impl Live {
     }
 
     fn poll(&mut self, bytes_max: usize, batch: &mut Batch) -> Poll {
-        let own = self.connection.own_topic();
         let (connection, subscription) = (&self.connection, &mut self.subscription);
         self.hub.shared.read_log(|log| {
             // A connection leaves the table before its filter is given back under this lock.
             let close = connection.close_requested();
             match close.filter(|reason| must_break_off(connection, *reason)) {
                 Some(reason) => Poll::Close(reason),
-                None => subscription.poll(log, own, bytes_max, batch),
+                // Looked up under the lock, as in `close_now`.
+                None => subscription.poll(log, connection.own_topic(), bytes_max, batch),
             }
         })
     }
@@ -225,11 +226,11 @@ impl Live {
 
     /// The position, if the client has everything before it.
     fn position_to_tell(&mut self) -> Option<NativeId> {
-        let own = self.connection.own_topic();
         self.hub.shared.read_log(|log| {
             if self.connection.close_requested().is_some() || self.subscription.has_pending() {
                 return None;
             }
+            let own = self.connection.own_topic();
             self.subscription.skip_if_idle(log, own);
             Some(self.subscription.position(log))
         })
