@@ -649,6 +649,10 @@ impl Hub {
                 return Opened::Full(no_room);
             }
         }
+        if shared.read_log(Log::epoch) != starts_after.epoch {
+            // The history has changed since the place was found, and who was connected was closed without this one.
+            connection.request_close(CloseReason::Lagged);
+        }
         if gap.is_some() {
             shared.counters.add_gap();
         }

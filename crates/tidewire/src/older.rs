@@ -47,6 +47,8 @@ pub(crate) struct Pages {
 
 #[derive(Default)]
 struct Known {
+    /// The history that all of them are of.
+    epoch: Option<Epoch>,
     /// With the place that each begins after.
     read: VecDeque<(Offset, Arc<Page>)>,
     reading: Vec<(Offset, Reading)>,
@@ -64,8 +66,15 @@ impl Default for Pages {
 
 impl Pages {
     /// A page with what is after a place; it may begin before it.
-    fn find(self: &Arc<Self>, broker: &dyn Broker, after: Offset) -> Option<Reading> {
+    fn find(self: &Arc<Self>, broker: &dyn Broker, epoch: Epoch, after: Offset) -> Option<Reading> {
         let mut known = self.known.lock();
+        if known.epoch != Some(epoch) {
+            // The same places may be those of other events now.
+            *known = Known {
+                epoch: Some(epoch),
+                ..Known::default()
+            };
+        }
         let has = |(from, page): &&(Offset, Arc<Page>)| *from <= after && after < page.until;
         if let Some((_, page)) = known.read.iter().find(has) {
             let page = page.clone();
@@ -84,17 +93,24 @@ impl Pages {
         }
         let page = broker.older(after)?;
         let pages = self.clone();
-        let read: BoxFuture<'static, _> = Box::pin(async move {
+        // A task, as it has to come to its end also when all who wait for it are gone: others wait for their turn.
+        let read = tokio::spawn(async move {
             let permit = pages.reads.clone().acquire_owned().await;
             let page = page.await.map(Arc::new);
             drop(permit);
             let mut known = pages.known.lock();
-            known.reading.retain(|(from, _)| *from != after);
-            if let Ok(page) = &page {
-                known.read.push_front((after, page.clone()));
-                known.read.truncate(PAGES_MAX);
+            if known.epoch == Some(epoch) {
+                known.reading.retain(|(from, _)| *from != after);
+                if let Ok(page) = &page {
+                    known.read.push_front((after, page.clone()));
+                    known.read.truncate(PAGES_MAX);
+                }
             }
             page
+        });
+        let read: BoxFuture<'static, _> = Box::pin(async move {
+            read.await
+                .unwrap_or_else(|error| Err(format!("reading has failed: {error}")))
         });
         let reading = read.shared();
         known.reading.push((after, reading.clone()));
@@ -183,7 +199,8 @@ impl Older {
                     }
                     Ok(page) => {
                         let at = page.events.partition_point(|(at, _)| *at <= self.after);
-                        let gap = page.lost > self.after && self.looked_at == 0;
+                        // Also later on: what is older may be trimmed faster than a client reads.
+                        let gap = page.lost > self.after;
                         self.step = Step::Write(page, at);
                         if gap {
                             let place = self.after;
@@ -239,7 +256,7 @@ impl Older {
 
     fn read_next(&mut self) -> bool {
         let shared = &self.hub.shared;
-        let reading = shared.pages.find(shared.broker(), self.after);
+        let reading = shared.pages.find(shared.broker(), self.epoch, self.after);
         let Some(reading) = reading else {
             return false;
         };

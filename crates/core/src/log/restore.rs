@@ -60,6 +60,18 @@ impl Log {
         });
     }
 
+    /// Takes note that events are missing right before what comes next, or somewhere before the head: whoever resumes from
+    /// the head or before is told of a gap.
+    pub fn note_missed(&mut self) {
+        // The event that has this place, if there is to be one, comes after what is missing.
+        let minor = self.head.minor.saturating_add(1);
+        let offset = Offset { minor, ..self.head };
+        self.trimmed.raise_all(Mark {
+            offset,
+            at_ms: self.last_ms,
+        });
+    }
+
     /// Takes note of an event that is too old to be held, as if it had been appended and trimmed.
     pub fn skip(&mut self, topics: &[Topic], offset: Offset, at_ms: u64) {
         debug_assert!(offset > self.head, "a broker's offsets only grow");
@@ -107,6 +119,19 @@ mod tests {
         assert_eq!(gap(&mut log, "busy", 10), Some(GapReason::Expired));
         assert_eq!(gap(&mut log, "busy", 11), None);
         assert_eq!(gap(&mut log, "quiet", 13), Some(GapReason::UnknownId));
+    }
+
+    #[test]
+    fn who_is_at_the_head_when_events_were_missed_is_told() {
+        let mut log = Log::new(Epoch::from_random(1), Retention::default());
+        let topic = [Topic::new("a").expect("a topic")];
+        log.append(&topic, &"before".into(), Offset::counted(1), 500);
+        log.note_missed();
+        assert_eq!(gap(&mut log, "a", 1), Some(GapReason::Expired));
+        assert_eq!(gap(&mut log, "b", 1), Some(GapReason::Expired));
+        log.append(&topic, &"after".into(), Offset::counted(2), 600);
+        assert_eq!(gap(&mut log, "a", 1), Some(GapReason::Expired));
+        assert_eq!(gap(&mut log, "a", 2), None);
     }
 
     #[test]

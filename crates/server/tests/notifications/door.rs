@@ -655,13 +655,24 @@ fn a_silent_broker_delays_the_delivery_and_not_the_answer() {
         assert!(took < std::time::Duration::from_millis(4_500), "{took:?}");
     }
     assert_eq!(titles(&hub, "ann"), ["two", "one"], "they are stored");
+    let asked = std::time::Instant::now();
+    let read = hub.send("POST", &format!("{AT}/read-all?user=ann"), &[], b"");
+    assert_eq!(read.json(), json!({"updated": 2}));
+    let took = asked.elapsed();
+    assert!(took < std::time::Duration::from_millis(4_500), "{took:?}");
     redis.resume();
-    let mut late = [
-        data(&mut tab)["title"].clone(),
-        data(&mut tab)["title"].clone(),
-    ];
+    let mut late = Vec::new();
+    while late.len() < 2 {
+        let event = tab.event();
+        // Whether the broker still took the other one is its business.
+        if event.event == "message" {
+            late.push(serde_json::from_str::<Value>(&event.data).unwrap()["title"].clone());
+        }
+    }
     late.sort_by_key(ToString::to_string);
     assert_eq!(late, [json!("one"), json!("two")]);
     notify(&hub, "ann", "next");
-    assert_eq!(data(&mut tab)["title"], "next", "each once");
+    let mut more = std::iter::repeat_with(|| tab.event());
+    let next = more.find(|event| event.event == "message").unwrap();
+    assert!(next.data.contains("\"next\""), "each once: {next:?}");
 }

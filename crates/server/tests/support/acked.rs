@@ -19,6 +19,8 @@ pub(crate) const TOPIC: &str = "crash";
 /// Publishers that repeat what was not answered, with a key; one more never does.
 const KEYED: usize = 3;
 const LAST: &str = "the last one";
+/// Events in a second that a subscriber reads at least, on a machine that is busy with other things.
+const READ_PER_S_MIN: usize = 2_000;
 /// Between attempts to reach a node that is being started.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -80,7 +82,10 @@ impl Load {
             .into_iter()
             .map(|p| p.join().unwrap())
             .collect();
-        let deadline = Instant::now() + 3 * WAIT_MAX;
+        // The more there is, the more the subscribers may still have to read.
+        let events: usize = published.iter().map(|p| p.answered.len()).sum();
+        let reading = Duration::from_secs((events / READ_PER_S_MIN) as u64);
+        let deadline = Instant::now() + 3 * WAIT_MAX + reading;
         let last = loop {
             match publish(port(&self.ports), &[LAST.to_owned()], None) {
                 Outcome::Stored(ids) => break ids,

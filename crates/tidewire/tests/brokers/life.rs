@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tidewire::Hub;
 use tidewire::core::log::Retention;
+use tidewire::core::subscribe::Start;
 
+use crate::storage::Faulty;
+use crate::suite::{read, stream};
 use crate::world::*;
 
 fn segments(folder: &Path) -> Vec<std::path::PathBuf> {
@@ -236,4 +241,62 @@ async fn a_start_reads_no_more_into_memory_than_may_be_there() {
         "a quiet topic has missed nothing"
     );
     assert!(!after(&hub, "a", &ids[19_999].to_string()).gap);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_events_are_read_over_all_segments_that_are_left() {
+    let folder = folder();
+    // Segments of 2 KiB.
+    let disk = Disk::default().with(|options| options.bytes_max = 16 * 1024);
+    let hub = small(&disk, folder.path()).await;
+    let mut ids = Vec::new();
+    for n in 0..300 {
+        ids.push(
+            publish(&hub, "a", &format!("{n} {}", "x".repeat(n % 90)))
+                .await
+                .unwrap(),
+        );
+    }
+    let number = |data: &str| data.split(' ').next().unwrap().parse::<usize>().unwrap();
+    let check = async |hub: &Hub| {
+        let resumed = Start::After(ids[0].clone());
+        let gap = read(stream(hub, "a", &resumed), 2).await;
+        assert!(gap[0].1.contains("expired"), "{gap:?}");
+        let oldest = number(&gap[1].1);
+        assert!((100..280).contains(&oldest), "{oldest}");
+        for at in [oldest, oldest + 1, oldest + 10, 298] {
+            let resumed = stream(hub, "a", &Start::After(ids[at].clone()));
+            let seen = read(resumed, 299 - at).await;
+            let numbers: Vec<_> = seen.iter().map(|(_, data)| number(data)).collect();
+            assert_eq!(numbers, (at + 1..300).collect::<Vec<_>>());
+            assert!(seen.iter().map(|(id, _)| id).eq(&ids[at + 1..]));
+        }
+    };
+    check(&hub).await;
+    hub.stop().await;
+    drop(hub);
+    check(&small(&disk, folder.path()).await).await;
+}
+
+/// What is on the disk and not safe yet is not read either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_events_are_those_that_are_shown() {
+    let folder = folder();
+    let faulty = Arc::new(Faulty::default());
+    let hub = small(&Disk::on(&faulty), folder.path()).await;
+    let ids = hub.publish_all(&batch("a", 0, 100), None).await.unwrap();
+    let syncs = faulty.syncs();
+    faulty.hold_syncs(true);
+    let unsafe_yet = {
+        let hub = hub.clone();
+        tokio::spawn(async move { publish(&hub, "a", "unsafe yet").await })
+    };
+    until("it is written", || faulty.syncs() > syncs).await;
+    let resumed = stream(&hub, "a", &Start::After(ids[0].to_string()));
+    let mut reading = tokio::spawn(read(resumed, 100));
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut reading).await;
+    assert!(early.is_err(), "99 are safe");
+    faulty.hold_syncs(false);
+    unsafe_yet.await.unwrap().unwrap();
+    assert_eq!(reading.await.unwrap()[99].1, "unsafe yet");
 }

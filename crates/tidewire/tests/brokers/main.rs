@@ -7,6 +7,7 @@
 //! | `damage` | files that were truncated or changed, and their repair |
 //! | `life` | what one run of the disk broker leaves to the next |
 //! | `redis_faults` | a Redis that is slow, falls silent, ends, or has no ids left |
+//! | `redis_history` | a stream that is not the one it was, or lacks what nobody has read |
 //! | `packed` | places within the entries of a stream that have several events |
 //! | `world` | a hub on a broker under test, in a folder of its own |
 //! | `storage` | the faulty disk |
@@ -19,6 +20,7 @@ mod faults;
 mod life;
 mod packed;
 mod redis_faults;
+mod redis_history;
 #[path = "../support/redis.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 mod redis_server;
@@ -61,6 +63,7 @@ macro_rules! each_case {
                 a_key_is_used_once_by_many_at_once
                 a_closed_topic_takes_nothing
                 a_dropped_request_takes_nothing_back
+                who_resumes_from_before_the_log_is_sent_what_the_store_has
                 a_restart_keeps_what_the_broker_promises
             ]
         );

@@ -2,7 +2,6 @@
 
 use tidewire::Hub;
 use tidewire::core::id::NativeId;
-use tidewire::core::log::Retention;
 use tidewire::core::subscribe::Start;
 
 use crate::suite::{read, stream};
@@ -10,15 +9,6 @@ use crate::world::*;
 
 /// Far more than one entry takes.
 const EVENTS: usize = 700;
-
-/// A node that holds hardly anything itself.
-async fn small(redis: &Redis, folder: &std::path::Path) -> Hub {
-    let retention = Retention {
-        memory_bytes: 4 * 1024,
-        ..Retention::default()
-    };
-    start_with(redis, folder, retention).await.unwrap()
-}
 
 /// What a client gets that resumes, gaps as such.
 async fn resumed(hub: &Hub, id: &str, count: usize) -> Vec<(String, String)> {

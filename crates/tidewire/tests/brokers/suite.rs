@@ -332,6 +332,43 @@ pub(crate) async fn a_dropped_request_takes_nothing_back(subject: &impl Subject)
     assert_eq!(data(&hub, "a"), expected);
 }
 
+pub(crate) async fn who_resumes_from_before_the_log_is_sent_what_the_store_has<S: Subject>(
+    subject: &S,
+) {
+    let folder = folder();
+    let hub = small(subject, folder.path()).await;
+    let mut ids = texts(&hub.publish_all(&batch("a", 0, 100), None).await.unwrap());
+    for n in 100..200 {
+        let event = Event::text(n.to_string());
+        let own = (n % 7 == 0).then(|| format!("own-{n}"));
+        let event = own.map_or(event.clone(), |own| event.with_id(own));
+        ids.push(hub.publish("a", event).await.unwrap().to_string());
+        publish(&hub, "b", "another's").await.unwrap();
+    }
+    hub.close_topic(topic("b")).await.unwrap();
+    let held = hub.stats().log.events;
+    assert!(held < 100, "{held}");
+    if !S::DURABLE {
+        assert!(after(&hub, "a", &ids[0]).gap);
+        return;
+    }
+    let expected: Vec<_> = ids
+        .iter()
+        .cloned()
+        .zip((0..).map(|n: usize| n.to_string()))
+        .collect();
+    for at in [0, 1, 50, 98, 99, 100, 120] {
+        let resumed = stream(&hub, "a", &Start::After(ids[at].clone()));
+        let live = publish(&hub, "a", "live").await.unwrap();
+        let lives = ids.len() - 200;
+        ids.push(live);
+        let seen = read(resumed, 200 - at + lives).await;
+        assert_eq!(seen[..199 - at], expected[at + 1..], "after {at}");
+        let seen_live: Vec<_> = seen[199 - at..].iter().map(|(id, _)| id).collect();
+        assert_eq!(seen_live, ids[200..].iter().collect::<Vec<_>>());
+    }
+}
+
 pub(crate) async fn a_restart_keeps_what_the_broker_promises<S: Subject>(subject: &S) {
     let folder = folder();
     let hub = start(subject, folder.path()).await;

@@ -138,6 +138,15 @@ pub(crate) async fn start_with(
         .await
 }
 
+/// A hub that holds hardly anything itself.
+pub(crate) async fn small(subject: &impl Subject, folder: &Path) -> Hub {
+    let retention = Retention {
+        memory_bytes: 4 * 1024,
+        ..Retention::default()
+    };
+    start_with(subject, folder, retention).await.unwrap()
+}
+
 pub(crate) fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, RedisResult, Value};
+use tidewire::core::id::topic_hash_64;
 use tidewire::redis::{Backoff, Connection, Redis, Script};
 
 use super::delivery::{Delivery, NotCreated};
@@ -301,7 +302,7 @@ impl Consumer {
             let new = rule
                 .apply(&data)
                 .map_err(|error| Failed::Event(error.to_string()))?;
-            let key = rule.key();
+            let key = format!("{:016x}", topic_hash_64(&rule.key()));
             let equal = made.iter().filter(|(_, of)| of.starts_with(&key)).count();
             made.push((new, format!("{key}-{equal}")));
         }

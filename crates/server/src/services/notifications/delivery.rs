@@ -103,14 +103,15 @@ impl Delivery {
         true
     }
 
-    /// Tells a user's other tabs.
+    /// Tells a user's other tabs, if the broker takes it now: what is stored holds, whoever is told.
     pub(super) async fn tell(&self, user: &str, name: &str, what: &Value) {
         let topic = format!("{TOPIC}{user}");
         // Under an id that says when, like a notification's, so that the store knows what comes after it.
         let id = Uuid::now_v7().to_string();
         let event = Event::text(what.to_string()).named(name).with_id(id);
-        if let Err(error) = self.hub.publish(&topic, event).await {
-            tracing::debug!(%error, name, "other tabs are not told");
+        let told = tokio::time::timeout(PUBLISH_TIMEOUT, self.hub.publish(&topic, event)).await;
+        if !told.as_ref().is_ok_and(Result::is_ok) {
+            tracing::debug!(?told, name, "other tabs are not told");
         }
     }
 

@@ -12,19 +12,21 @@
 //! | `writer.rs` | appending, new segments, retention |
 //! | `queue.rs` | what waits for the disk |
 //! | `committer.rs` | the thread that commits |
+//! | `history.rs` | reading what is older than the node's log |
 //! | `start.rs` | from a folder to a log in memory |
 //! | `state.rs` | the lock, and what a run leaves to the next one |
 //! | `repair.rs` | what to do with damage |
 //! | `storage.rs` | the calls to the system, for tests to let fail |
 //!
-//! The disk holds more than the node's log in memory, which clients read. What is older than that is kept for a
-//! restart with more memory, and so that the marks of what is missing are exact.
+//! The disk holds more than the node's log in memory, from which clients are served. Who resumes from before that is sent what
+//! the disk has.
 
 mod committer;
 mod format;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
+mod history;
 mod queue;
 mod repair;
 mod scan;
@@ -34,20 +36,23 @@ mod storage;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tidewire_core::id::NativeId;
+use tidewire_core::id::{NativeId, Offset};
 use tidewire_core::topic::Topic;
 use tokio::sync::oneshot;
 
 use self::format::Batch;
+use self::history::History;
 use self::queue::{Done, Job, Queue, Work};
 pub use self::repair::{Finding, RepairError, Repaired, inspect, repair};
 use self::storage::FileSystem;
 pub use self::storage::{Storage, StorageFile};
 use super::answers::{Answers, Begun};
-use super::{BoxFuture, Broker, Figures, IdempotencyKey, Publication, StartError, Stored, Tail};
+use super::{
+    BoxFuture, Broker, Figures, IdempotencyKey, Page, Publication, StartError, Stored, Tail,
+};
 use crate::publish::PublishError;
 
 /// Largest batch as it lies on the disk, in bytes. A record's length has 32 bits.
@@ -103,14 +108,19 @@ pub struct DiskBroker {
     folder: PathBuf,
     options: DiskOptions,
     queue: Arc<Queue>,
+    history: Arc<History>,
+    tail: OnceLock<Tail>,
 }
 
 impl DiskBroker {
     /// A broker that keeps its files in this folder, which is made if it is not there.
     pub fn new(folder: impl Into<PathBuf>, options: DiskOptions) -> Self {
         let answers = Answers::new(options.idempotency_window, options.idempotency_keys_max);
+        let folder = folder.into();
         Self {
-            folder: folder.into(),
+            history: Arc::new(History::new(folder.clone())),
+            tail: OnceLock::new(),
+            folder,
             queue: Arc::new(Queue::new(answers)),
             options,
         }
@@ -142,6 +152,10 @@ impl Broker for DiskBroker {
             self.folder.clone(),
             self.options.clone(),
             self.queue.clone(),
+        );
+        assert!(
+            self.tail.set(tail.clone()).is_ok(),
+            "a broker serves one hub"
         );
         let (started, starting) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -194,6 +208,17 @@ impl Broker for DiskBroker {
             done.end
                 .ok_or_else(|| PublishError::OutcomeUnknown("the topic's end has no id".into()))
         })
+    }
+
+    fn older(&self, after: Offset) -> Option<BoxFuture<'static, Result<Page, String>>> {
+        let (history, tail) = (self.history.clone(), self.tail.get()?.clone());
+        Some(Box::pin(async move {
+            let newest = tail.try_write(|log| log.head()).unwrap_or_default();
+            let read = move || history.page(after.minor, newest.minor);
+            let page = tokio::task::spawn_blocking(read).await;
+            let page = page.map_err(|error| error.to_string())?;
+            page.map_err(|error| format!("the log on the disk: {error}"))
+        }))
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -8,7 +8,8 @@ use tidewire_core::id::{Epoch, Offset};
 use tidewire_core::log::Refused;
 use tidewire_core::topic::Topic;
 
-use super::entry::{end_fields, fields, pack, parse_offset};
+use super::entry::{end_fields, fields, parse_offset};
+use super::pack::pack;
 use crate::broker::{IdempotencyKey, Publication};
 use crate::publish::PublishError;
 

@@ -85,7 +85,7 @@ async fn store(shared: &Shared, script: &Script, mut group: Vec<Job>) {
 }
 
 async fn attempt(shared: &Shared, script: &Script, group: Vec<Job>) -> Next {
-    let mut connection = match shared.redis.connection().await {
+    let mut connection = match shared.connection().await {
         Ok(connection) => connection,
         Err(error) => return Next::Again(group, format!("Redis can't be reached: {error}")),
     };

@@ -7,7 +7,8 @@ use redis::{Cmd, Value};
 use tidewire_core::id::Offset;
 
 use super::Shared;
-use super::entry::{Entry, Read, What, first_in, id_text, parse_entries, parse_offset};
+use super::entry::{Entry, Read, What, id_text, parse_entries, parse_offset};
+use super::pack::first_in;
 use crate::broker::Page;
 use crate::redis::{Connection, timed_out};
 
@@ -16,28 +17,42 @@ use crate::redis::{Connection, timed_out};
 const ENTRIES_MAX: usize = 1_000;
 const ENTRIES_MIN: usize = 16;
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// The same of a page, of which each of those who resume from further back may hold one.
+const PAGE_BYTES: usize = 1024 * 1024;
 /// How long Redis may take for a page.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many entries to ask for, by the size of the last ones.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Portion(usize);
-
-impl Default for Portion {
-    fn default() -> Self {
-        Self(ENTRIES_MAX / 16)
-    }
+pub(super) struct Portion {
+    count: usize,
+    bytes: usize,
 }
 
 impl Portion {
+    /// For the node's log.
+    pub(super) fn of_log() -> Self {
+        Self::of(ANSWER_BYTES)
+    }
+
+    /// For those who resume from further back.
+    pub(super) fn of_page() -> Self {
+        Self::of(PAGE_BYTES)
+    }
+
+    fn of(bytes: usize) -> Self {
+        let count = ENTRIES_MAX / 16;
+        Self { count, bytes }
+    }
+
     pub(super) fn count(self) -> usize {
-        self.0
+        self.count
     }
 
     pub(super) fn note(&mut self, read: &Read) {
         let bytes: usize = read.entries.iter().map(|entry| entry.bytes).sum();
         if let Some(each) = bytes.checked_div(read.count) {
-            self.0 = (ANSWER_BYTES / each.max(1)).clamp(ENTRIES_MIN, ENTRIES_MAX);
+            self.count = (self.bytes / each.max(1)).clamp(ENTRIES_MIN, ENTRIES_MAX);
         }
     }
 }
@@ -145,7 +160,7 @@ pub(super) async fn read_back(
 ) -> redis::RedisResult<Beginning> {
     let info = info(&shared.stream, connection).await?;
     let (mut newest_first, mut bytes): (Vec<Entry>, usize) = (Vec::new(), 0);
-    let mut portion = Portion::default();
+    let mut portion = Portion::of_log();
     let mut from = id_text(info.last);
     loop {
         let mut command = redis::cmd("XREVRANGE");

@@ -8,10 +8,11 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | `entry.rs` | events as entries of the stream |
+//! | `entry.rs`, `pack.rs` | events as entries of the stream; several as one |
 //! | `append.rs`, `append.lua` | batches as the script takes them; the script |
 //! | `queue.rs`, `commit.rs` | what waits; the calls that store it |
-//! | `tail.rs` | following the stream, and noticing when it is not the one it was |
+//! | `tail.rs`, `whole.rs` | following the stream; putting batches together |
+//! | `check.rs` | noticing when the stream is not the one it was, or lacks what nobody has read; trimming it |
 //! | `history.rs` | reading what is older |
 //! | `outside.rs` | what other programs publish over Pub/Sub |
 //!
@@ -19,18 +20,22 @@
 //! that of a publisher's id, `key:{…}` what was answered to an idempotency key. The last three have a time to live.
 
 mod append;
+mod check;
 mod commit;
 mod entry;
 mod history;
 mod outside;
+mod pack;
 mod queue;
 mod tail;
+mod whole;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use redis::RedisResult;
 use tidewire_core::id::{Epoch, NativeId, Offset, Tombstone, topic_hash};
 use tidewire_core::topic::Topic;
 use tokio::sync::{Notify, watch};
@@ -42,7 +47,7 @@ use super::{
     BoxFuture, Broker, Figures, IdempotencyKey, Page, Publication, StartError, Stored, Tail, id_of,
 };
 use crate::publish::PublishError;
-use crate::redis::Redis;
+use crate::redis::{Connection, Redis};
 
 /// Settings of a [`RedisBroker`].
 #[derive(Clone, Debug)]
@@ -92,6 +97,8 @@ struct Shared {
     /// How long an event is in history, in milliseconds; known from the start on.
     ttl_ms: AtomicU64,
     queue: Queue,
+    /// What events are stored over where somebody waits for replicas: that holds up all that follows on a connection.
+    own: tokio::sync::Mutex<Option<Connection>>,
     /// How much is read at a time for those who resume from further back.
     pages: Mutex<Portion>,
     /// How far the node's log has followed.
@@ -126,7 +133,8 @@ impl RedisBroker {
                 tail: OnceLock::new(),
                 ttl_ms: AtomicU64::new(0),
                 queue: Queue::default(),
-                pages: Mutex::default(),
+                pages: Mutex::new(Portion::of_page()),
+                own: tokio::sync::Mutex::default(),
                 place: watch::channel((Epoch::from_random(0), Offset::ZERO)).0,
                 trouble: Mutex::new(None),
                 look_again: Notify::new(),
@@ -171,8 +179,25 @@ impl Shared {
         let mut place = self.place.subscribe();
         let arrived = place.wait_for(|(epoch, at)| *epoch != placed.epoch || *at >= last);
         // It is stored, whatever becomes of the wait: a node that can't follow must not say that it is not.
-        let _ = tokio::time::timeout(self.options.answer_timeout, arrived).await;
-        Ok(placed)
+        let arrived = tokio::time::timeout(self.options.answer_timeout, arrived).await;
+        match arrived.map(|place| place.map(|place| place.0)) {
+            Ok(Ok(epoch)) if epoch != placed.epoch => Err(PublishError::OutcomeUnknown(
+                "Redis has lost events since it was stored".into(),
+            )),
+            _ => Ok(placed),
+        }
+    }
+
+    /// What events are stored over.
+    async fn connection(&self) -> RedisResult<Connection> {
+        if self.options.wait_replicas == 0 {
+            return self.redis.connection().await;
+        }
+        let mut own = self.own.lock().await;
+        if let Some(connection) = own.as_ref().filter(|connection| connection.is_alive()) {
+            return Ok(connection.clone());
+        }
+        Ok(own.insert(self.redis.dedicated().await?).clone())
     }
 
     /// How long a topic's end is in history.

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use serde_json::Value;
-use tidewire::core::id::topic_hash_64;
 
 use super::NewNotification;
 
@@ -34,8 +33,9 @@ impl Rule {
     /// What tells this rule from the others, whatever its place among them and its texts: a node with an older configuration
     /// may have applied it to the same event.
     pub(in super::super) fn key(&self) -> String {
-        let parts = [&self.on, &self.recipient, &self.kind].map(String::as_str);
-        format!("{:016x}", topic_hash_64(&parts.join("\0")))
+        [&self.on, &self.recipient, &self.kind]
+            .map(String::as_str)
+            .join("\0")
     }
 
     /// The notification of a domain event, whose data it carries.
