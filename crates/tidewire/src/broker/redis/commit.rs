@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::queue::Job;
 use crate::publish::PublishError;
-use crate::redis::{Backoff, Connection, Script};
+use crate::redis::{Backoff, Connection, Redis, Script};
 
 /// Calls under way at a time: Redis has the next one to do while the answer to one travels.
 const CALLS_MAX: usize = 4;
@@ -106,7 +106,7 @@ async fn attempt(shared: &Shared, script: &Script, group: Vec<Job>) -> Next {
                 "Redis has lost its history and begins a new one".into(),
             );
         }
-        Err(error) => return failed(shared, &connection, &error, group).await,
+        Err(error) => return failed(&connection, &error, group),
     };
     shared.note_commit();
     let lacking = replicas_lacking(shared, &mut connection).await;
@@ -126,13 +126,8 @@ fn arguments<'a>(own: [&'a [u8]; 3], group: &'a [Job]) -> Vec<&'a [u8]> {
     own.into_iter().chain(batches.map(Vec::as_slice)).collect()
 }
 
-async fn failed(
-    shared: &Shared,
-    connection: &Connection,
-    error: &RedisError,
-    group: Vec<Job>,
-) -> Next {
-    shared.redis.note(connection, error).await;
+fn failed(connection: &Connection, error: &RedisError, group: Vec<Job>) -> Next {
+    Redis::note(connection, error);
     let text = error.to_string();
     let says = |codes: &[&str]| {
         let code = error.code().unwrap_or_default();
