@@ -12,7 +12,7 @@ use super::append::Batch;
 use super::queue::{Answer, Job, Work};
 use crate::broker::Publication;
 use crate::publish::PublishError;
-use crate::redis::{Backoff, Connection, Script};
+use crate::redis::{Backoff, Connection, Redis, Script};
 
 /// Calls under way at a time: Redis has the next one to do while the answer to one travels.
 const CALLS_MAX: usize = 4;
@@ -180,7 +180,7 @@ async fn attempt(shared: &Shared, script: &Script, calls: Vec<Call>) -> Next {
                 "Redis has lost its history and begins a new one".into(),
             );
         }
-        Err(error) => return failed(shared, &connection, &error, calls).await,
+        Err(error) => return failed(&connection, &error, calls),
     };
     shared.note_commit();
     let lacking = replicas_lacking(shared, &mut connection).await;
@@ -210,13 +210,8 @@ fn arguments<'a>(own: [&'a [u8]; 3], calls: &'a [Call]) -> Vec<&'a [u8]> {
     own.into_iter().chain(batches.map(Vec::as_slice)).collect()
 }
 
-async fn failed(
-    shared: &Shared,
-    connection: &Connection,
-    error: &RedisError,
-    calls: Vec<Call>,
-) -> Next {
-    shared.redis.note(connection, error).await;
+fn failed(connection: &Connection, error: &RedisError, calls: Vec<Call>) -> Next {
+    Redis::note(connection, error);
     let text = error.to_string();
     let says = |codes: &[&str]| {
         let code = error.code().unwrap_or_default();
