@@ -176,6 +176,11 @@ fn clients(cluster: &Cluster, put: &mut Put<'_>) -> Result<(), Error> {
             cluster.inconsistencies,
         ),
         (
+            "registry_restored",
+            "Entries that the registry lacked, and that a heartbeat made anew",
+            cluster.restored,
+        ),
+        (
             "registry_swept",
             "Entries of dead nodes that this node cleared away",
             cluster.swept,

@@ -165,14 +165,14 @@ fn cluster(hub: &Hub, config: &Config) -> std::io::Result<Cluster> {
     };
     let broker = &config.broker;
     let (config::BrokerKind::Redis, Some(url)) = (broker.kind, &broker.url) else {
-        return Ok(Cluster::alone(hub, &options));
+        return Cluster::alone(hub, &options).map_err(std::io::Error::other);
     };
     let redis = Redis::new(url.reveal(), broker.prefix()).map_err(std::io::Error::other)?;
     let retry = RetryOptions {
         retries: u32::try_from(settings.retries).unwrap_or(u32::MAX),
         within: settings.retry_within,
     };
-    Ok(Cluster::over_redis(hub, Arc::new(redis), retry, &options))
+    Cluster::over_redis(hub, Arc::new(redis), retry, &options).map_err(std::io::Error::other)
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {

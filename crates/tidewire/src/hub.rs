@@ -128,9 +128,8 @@ impl Shared {
     }
 
     /// From now on this is told of connections. There can be one such.
-    pub(crate) fn watch(&self, watcher: Box<dyn Watcher>) {
-        let set = self.watcher.set(watcher);
-        assert!(set.is_ok(), "a hub is a node of one cluster");
+    pub(crate) fn watch(&self, watcher: Box<dyn Watcher>) -> bool {
+        self.watcher.set(watcher).is_ok()
     }
 
     /// The topics that a connection names, if anybody wants to know.
@@ -742,12 +741,12 @@ impl Hub {
         })
     }
 
-    /// Up to so many connections that name a topic: their ids, whose they are, and since when.
+    /// How many connections name a topic, and up to so many of them: their ids, whose they are, and since when.
     pub(crate) fn readers_of(
         &self,
         topic: &str,
         limit: usize,
-    ) -> Vec<(ConnectionId, Option<String>, u64)> {
+    ) -> (usize, Vec<(ConnectionId, Option<String>, u64)>) {
         let filters = self.shared.read_log(|log| log.filters_of(topic).to_vec());
         let mut readers = Vec::new();
         self.shared.connections.of_filters(&filters, &mut readers);
@@ -755,7 +754,10 @@ impl Hub {
             let user = reader.user().map(str::to_owned);
             (reader.id, user, reader.connected_ms())
         };
-        readers.iter().take(limit).map(told).collect()
+        // One that is to be closed is none any more.
+        readers.retain(|reader| reader.close_requested().is_none());
+        let listed = readers.iter().take(limit).map(told).collect();
+        (readers.len(), listed)
     }
 
     /// Closes a connection: it gets an `event: closed` whose id keeps it from coming back. False if there is none.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use tidewire_core::encode;
 use tidewire_core::filter::FilterKey;
 use tidewire_core::id::{NativeId, Tombstone};
+use tidewire_core::log::Log;
 use tidewire_core::subscribe::{Start, Subscribed};
 use tidewire_core::subscription::{Batch, CloseReason, Poll, Subscription};
 
@@ -14,9 +15,6 @@ use crate::clock::now_ms;
 use crate::connections::Connection;
 use crate::hub::Hub;
 use crate::stream::{Heartbeat, StreamOptions};
-
-/// Bytes of events that still go out with the farewell of a connection that is closed on request.
-const LAST_BYTES_MAX: usize = 16 * 1024;
 
 /// A filter, a place in the log, and which hub's: what streams have in common that send the same bytes next.
 pub(crate) type SharedPlace = (FilterKey, u64, usize);
@@ -27,6 +25,10 @@ pub(crate) struct Live {
     connection: Arc<Connection>,
     subscription: Subscription,
     options: StreamOptions,
+    /// The log's end when it was first seen that the connection is to be closed; 0 before.
+    owed_before: u64,
+    /// Whether the last words are queued, or were said.
+    said: bool,
 }
 
 impl Live {
@@ -41,6 +43,8 @@ impl Live {
             connection,
             subscription,
             options,
+            owed_before: 0,
+            said: false,
         }
     }
 
@@ -59,22 +63,61 @@ impl Live {
 
     /// Queues a heartbeat if one is due.
     pub(crate) fn heartbeat_if_due(&mut self) {
-        if self.connection.heartbeat_due.swap(false, Ordering::AcqRel) {
+        let is_due = self.connection.heartbeat_due.swap(false, Ordering::AcqRel);
+        if is_due && !self.said {
             self.queue_heartbeat();
         }
     }
 
+    /// The reason to close the connection, if it is time: whoever sent to the client before it was to be closed was told
+    /// that it has it, so it gets that first, and the last words. One that takes nothing is taken out of the tables, and
+    /// then it is time.
+    pub(crate) fn close_now(&mut self) -> Option<CloseReason> {
+        let reason = self.connection.close_requested()?;
+        let shared = self.hub.shared.clone();
+        shared.read_log(|log| {
+            if must_break_off(&self.connection, reason) {
+                return Some(reason);
+            }
+            // Nothing is sent to it any more, so this is the end of what was.
+            if self.owed_before == 0 {
+                self.owed_before = log.stats().appended + 1;
+            }
+            // It gets one under the lock, with its first event: looked up before, that would be passed over.
+            let own = self.connection.own_topic();
+            self.subscription.skip_if_idle(log, own);
+            let owes = self.subscription.place() < self.owed_before;
+            if owes || self.subscription.has_pending() {
+                return None;
+            }
+            if std::mem::replace(&mut self.said, true) {
+                return Some(reason);
+            }
+            let words = self.last_words(log, reason);
+            self.subscription
+                .push_control(|out| out.extend_from_slice(&words));
+            None
+        })
+    }
+
+    /// The reason to close the connection at once, whatever the client lacks.
+    pub(crate) fn break_off_now(&self) -> Option<CloseReason> {
+        let reason = self.connection.close_requested()?;
+        must_break_off(&self.connection, reason).then_some(reason)
+    }
+
     /// Gathers what the client lacks, up to about `bytes_max`.
     pub(crate) fn gather(&mut self, bytes_max: usize, batch: &mut Batch) -> Poll {
-        let own = self.connection.own_topic();
-        let poll = self
-            .hub
-            .shared
-            .read_log(|log| match self.connection.close_requested() {
-                // Asked for before the filter is given back under this lock, so without a request it is still held.
-                Some(reason) => Poll::Close(reason),
-                None => self.subscription.poll(log, own, bytes_max, batch),
-            });
+        let poll = loop {
+            let poll = self.poll(bytes_max, batch);
+            if poll != Poll::Idle || self.connection.close_requested().is_none() {
+                break poll;
+            }
+            // It has all: what is left are the last words.
+            if let Some(reason) = self.close_now() {
+                break Poll::Close(reason);
+            }
+        };
         if poll == Poll::Data && batch.has_new_gap() {
             self.hub.shared.counters.add_gap();
         }
@@ -82,6 +125,19 @@ impl Live {
             self.note_place();
         }
         poll
+    }
+
+    fn poll(&mut self, bytes_max: usize, batch: &mut Batch) -> Poll {
+        let (connection, subscription) = (&self.connection, &mut self.subscription);
+        self.hub.shared.read_log(|log| {
+            // A connection leaves the table before its filter is given back under this lock.
+            let close = connection.close_requested();
+            match close.filter(|reason| must_break_off(connection, *reason)) {
+                Some(reason) => Poll::Close(reason),
+                // Looked up under the lock, as in `close_now`.
+                None => subscription.poll(log, connection.own_topic(), bytes_max, batch),
+            }
+        })
     }
 
     /// Notes that so many bytes of the batch went out, or are with somebody who will send them.
@@ -170,80 +226,70 @@ impl Live {
 
     /// The position, if the client has everything before it.
     fn position_to_tell(&mut self) -> Option<NativeId> {
-        let own = self.connection.own_topic();
         self.hub.shared.read_log(|log| {
             if self.connection.close_requested().is_some() || self.subscription.has_pending() {
                 return None;
             }
+            let own = self.connection.own_topic();
             self.subscription.skip_if_idle(log, own);
             Some(self.subscription.position(log))
         })
     }
 
     /// Ends the stream. Answers what is still to be said to the client; nothing, if it has half an event.
-    pub(crate) fn end(mut self, reason: CloseReason) -> Option<Vec<u8>> {
-        let last_words = if self.subscription.is_within_event() {
+    pub(crate) fn end(self, reason: CloseReason) -> Option<Vec<u8>> {
+        let last_words = if self.said || self.subscription.is_within_event() {
             None
         } else {
-            self.last_words(reason)
+            let shared = &self.hub.shared;
+            let words = shared.read_log(|log| self.last_words(log, reason));
+            (!words.is_empty()).then_some(words)
         };
         self.hub.shared.end_connection(self.connection.id, reason);
         last_words
     }
 
-    fn last_words(&mut self, reason: CloseReason) -> Option<Vec<u8>> {
+    fn last_words(&self, log: &Log, reason: CloseReason) -> Vec<u8> {
         let mut out = Vec::new();
         match reason {
             CloseReason::Evicted => encode::retry_line(&mut out, far_retry_ms()),
             CloseReason::Shutdown | CloseReason::Lifetime | CloseReason::Expired => {
                 encode::retry_line(&mut out, jittered(self.hub.shared.settings.retry_ms));
             }
-            CloseReason::Closed => {
-                self.last_events(&mut out);
-                self.farewell(&mut out, "closed", Tombstone::Closed);
-            }
-            CloseReason::Replaced => {
-                self.last_events(&mut out);
-                self.farewell(&mut out, "replaced", Tombstone::Replaced);
-            }
-            _ => return None,
+            CloseReason::Closed => self.farewell(log, &mut out, "closed", Tombstone::Closed),
+            CloseReason::Replaced => self.farewell(log, &mut out, "replaced", Tombstone::Replaced),
+            _ => {}
         }
-        Some(out)
-    }
-
-    /// What was sent to the client before it was to be closed: its senders were told that it has it.
-    fn last_events(&mut self, out: &mut Vec<u8>) {
-        let shared = &self.hub.shared;
-        let mut batch = Batch::default();
-        let own = self.connection.own_topic();
-        let poll = shared.read_log(|log| {
-            // As in `farewell`.
-            let is_held = shared.connections.find(self.connection.id).is_some();
-            is_held.then(|| self.subscription.poll(log, own, LAST_BYTES_MAX, &mut batch))
-        });
-        if poll == Some(Poll::Data) {
-            let len = batch.whole_len();
-            out.extend_from_slice(&batch.bytes()[..len]);
-            self.sent(&batch, len);
-        }
+        out
     }
 
     /// An event whose id keeps the client from coming back.
-    fn farewell(&self, out: &mut Vec<u8>, name: &str, tombstone: Tombstone) {
-        let shared = &self.hub.shared;
-        shared.read_log(|log| {
-            let position = self.subscription.position(log);
-            let id = position.with_tombstone(tombstone).to_string();
-            // A connection leaves the table before its filter is given back, under this lock. One that was evicted too
-            // may have lost its filter; it is told in the hub's own form.
-            if shared.connections.find(self.connection.id).is_some() {
-                let filter = self.subscription.filter();
-                log.write_notice(out, filter, &id, (name, "{}"), now_ms());
-            } else {
-                encode::encode(out, Some(id.as_bytes()), Some(name), None, "{}");
-            }
-        });
+    fn farewell(&self, log: &Log, out: &mut Vec<u8>, name: &str, tombstone: Tombstone) {
+        let position = self.subscription.position(log);
+        let id = position.with_tombstone(tombstone).to_string();
+        // A connection leaves the table before its filter is given back, under this lock. One that was evicted too may
+        // have lost its filter; it is told in the hub's own form.
+        if self.connection.is_gone() {
+            encode::encode(out, Some(id.as_bytes()), Some(name), None, "{}");
+        } else {
+            let filter = self.subscription.filter();
+            log.write_notice(out, filter, &id, (name, "{}"), now_ms());
+        }
     }
+}
+
+/// Whether a connection that is to be closed must not get what it lacks: it takes none of it, or its filter is not held
+/// any more.
+fn must_break_off(connection: &Connection, reason: CloseReason) -> bool {
+    let is_polite = matches!(
+        reason,
+        CloseReason::Closed
+            | CloseReason::Replaced
+            | CloseReason::Shutdown
+            | CloseReason::Lifetime
+            | CloseReason::Expired
+    );
+    !is_polite || connection.is_gone()
 }
 
 impl Drop for Live {

@@ -303,13 +303,23 @@ impl http_body::Body for StreamBody {
         live.heartbeat_if_due();
         // Shared by all streams of a thread: a connection without news owns no buffer.
         thread_local!(static BATCH: RefCell<Batch> = RefCell::default());
-        let frame = BATCH.with_borrow_mut(|batch| match live.gather(FRAME_BYTES, batch) {
+        // What precedes the log is left out where the stream is to be closed, and what follows then too.
+        let close = match &this.older {
+            Some(_) => connection.close_requested(),
+            None => live.close_now(),
+        };
+        let poll = |live: &mut Live, batch: &mut Batch| match close {
+            Some(reason) => Poll::Close(reason),
+            None => live.gather(FRAME_BYTES, batch),
+        };
+        let frame = BATCH.with_borrow_mut(|batch| match poll(live, batch) {
             Poll::Idle => None,
             Poll::Close(reason) => Some(Err(reason)),
             Poll::Data => {
                 let bytes = Bytes::copy_from_slice(batch.bytes());
                 live.sent(batch, bytes.len());
-                this.has_all = !batch.is_full() && !batch.has_end();
+                this.has_all =
+                    !batch.is_full() && !batch.has_end() && connection.close_requested().is_none();
                 Some(Ok(bytes))
             }
         });

@@ -9,7 +9,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::error::{ConfigError, SettingError};
-use super::schema::{Auth, Broker, BrokerKind, Config, History, Limits, NotificationRule, Tls};
+use super::schema::{
+    Auth, Broker, BrokerKind, ClusterSettings, Config, History, Limits, NotificationRule, Tls,
+};
 use super::tree::Node;
 use super::values::{format_bytes, format_duration};
 use crate::services::notifications::check_template;
@@ -58,9 +60,9 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
     )?;
     check.broker(&config.broker)?;
     check.node_id(config.node.id.as_deref())?;
+    check.duration("cluster.ttl", config.cluster.ttl, 3 * TIME_MIN)?;
     check.notifications(config)?;
     for (key, given) in [
-        ("cluster.ttl", config.cluster.ttl),
         ("cluster.answer_timeout", config.cluster.answer_timeout),
         ("cluster.retry_within", config.cluster.retry_within),
         (
@@ -70,6 +72,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
     ] {
         check.duration(key, given, Duration::from_millis(100))?;
     }
+    check.heartbeats(&config.cluster)?;
     for (index, origin) in config.cors.origins.iter().enumerate() {
         check.cors_origin(index, origin)?;
     }
@@ -305,7 +308,7 @@ impl Check<'_> {
 
     fn node_id(&self, id: Option<&str>) -> Result<(), ConfigError> {
         let fits = |id: &str| {
-            id.len() <= 128
+            (1..=128).contains(&id.len())
                 && id
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
@@ -318,6 +321,23 @@ impl Check<'_> {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// Attempts at one heartbeat that took longer than the time to the next one would let a node be taken for dead.
+    fn heartbeats(&self, cluster: &ClusterSettings) -> Result<(), ConfigError> {
+        let longest_ms = (cluster.ttl / 3).as_millis() as u64;
+        let (given, longest) = (cluster.retry_within, Duration::from_millis(longest_ms));
+        if given <= longest {
+            return Ok(());
+        }
+        self.refuse(
+            "cluster.retry_within",
+            format_duration(given),
+            format!(
+                "up to a third of `cluster.ttl`: {}",
+                format_duration(longest)
+            ),
+        )
     }
 
     fn notifications(&self, config: &Config) -> Result<(), ConfigError> {

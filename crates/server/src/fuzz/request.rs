@@ -63,7 +63,7 @@ impl Door {
             ..Retention::default()
         };
         let hub = Hub::builder().history(retention).build();
-        let cluster = Cluster::alone(&hub, &ClusterOptions::new("node"));
+        let cluster = Cluster::alone(&hub, &ClusterOptions::new("node")).expect("a new hub");
         let access = Access::new(&config).expect("the settings are good");
         let router = routes::router(&hub, &cluster, None, &config, access);
         drop(inside);

@@ -60,7 +60,7 @@ pub(crate) fn router(
 pub fn declared_routes() -> Vec<Declared> {
     let config = Config::default();
     let hub = Hub::builder().build();
-    let cluster = Cluster::alone(&hub, &ClusterOptions::new("node"));
+    let cluster = Cluster::alone(&hub, &ClusterOptions::new("node")).expect("a new hub");
     let notifications = Notifications::start(&hub, &config).expect("the default settings are good");
     routes(&hub, &cluster, Some(&notifications), &config)
         .into_parts()

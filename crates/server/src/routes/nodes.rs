@@ -39,11 +39,12 @@ pub(super) async fn presence(
     if !rights.is_some_and(may_read) {
         check_admin(rights)?;
     }
-    let (present, silent) = door.cluster.presence(topic.as_str()).await?;
+    let presence = door.cluster.presence(topic.as_str()).await?;
     Ok(Json(json!({
         "topic": topic.as_str(),
-        "count": present.len(),
-        "present": present,
-        "silent": silent,
+        "count": presence.count,
+        "truncated": presence.is_truncated(),
+        "present": presence.present,
+        "silent": presence.silent,
     })))
 }

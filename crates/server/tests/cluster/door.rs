@@ -71,6 +71,37 @@ fn a_second_connection_takes_over_and_the_first_does_not_come_back() {
 }
 
 #[test]
+fn what_was_answered_as_delivered_is_sent_before_the_farewell() {
+    let hub = hub();
+    // More than goes out at a time, and an event that is larger than what lies in sockets.
+    for (bytes, events) in [(20_000, 60), (900_000, 1)] {
+        for farewell in ["closed", "replaced"] {
+            let client = format!("{farewell}-{bytes}");
+            let path = format!("/sse/connect/{client}");
+            let mut stream = hub.stream(&path);
+            let body = "x".repeat(bytes);
+            for _ in 0..events {
+                assert_eq!(send(&hub, &client, &body).status, 200);
+            }
+            let _successor = if farewell == "replaced" {
+                Some(hub.stream(&path))
+            } else {
+                assert_eq!(hub.send("DELETE", &path, &[], b"").status, 204);
+                None
+            };
+            let seen: Vec<_> = stream
+                .rest()
+                .into_iter()
+                .map(|event| (event.event, event.data.len()))
+                .collect();
+            let mut expected = vec![("message".to_owned(), bytes); events];
+            expected.push((farewell.to_owned(), 2));
+            assert_eq!(seen, expected);
+        }
+    }
+}
+
+#[test]
 fn everyone_is_reached_and_closed() {
     let hub = hub();
     let mut streams: Vec<_> = (0..3)
@@ -243,6 +274,21 @@ fn presence_tells_who_reads_a_topic() {
     assert_eq!(
         code(&hub, "GET", "/api/v1/presence"),
         (422, "bad_topic".into())
+    );
+}
+
+#[test]
+fn presence_says_that_there_are_more_than_it_lists() {
+    const READERS: usize = 1_010;
+    let hub = hub();
+    let _streams: Vec<_> = (0..READERS)
+        .map(|_| hub.stream("/events?topic=t"))
+        .collect();
+    let present = hub.get("/api/v1/presence?topic=t").json();
+    let listed = present["present"].as_array().unwrap().len();
+    assert_eq!(
+        (&present["count"], &present["truncated"], listed),
+        (&json!(READERS), &json!(true), 1_000)
     );
 }
 

@@ -4,13 +4,21 @@
 //! |---|---|
 //! | `door` | every address, answer and refusal, on one node without Redis |
 //! | `nodes` | whichever node is asked; takeover, death, presence |
+//! | `silence` | Redis hangs, a node is dead: nobody waits for long |
+//! | `trust` | the registry says what is not so |
+//! | `cost` | what connections cost Redis |
+//! | `slots` | a slot of a Redis Cluster moves |
 //! | `faults` | Redis or a node is away, silent, empty, or says what is not so |
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod cost;
 mod door;
 mod faults;
 mod nodes;
+mod silence;
+mod slots;
+mod trust;
 
 #[path = "../auth/issuer.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
@@ -42,6 +50,7 @@ fn node_at(url: &str, name: &str, more: &[(&str, &str)]) -> Hub {
         ("TIDEWIRE_BROKER__URL", url),
         ("TIDEWIRE_NODE__ID", name),
         ("TIDEWIRE_CLUSTER__TTL", "2s"),
+        ("TIDEWIRE_CLUSTER__RETRY_WITHIN", "600ms"),
         ("TIDEWIRE_CLUSTER__CHECK_INTERVAL", "300ms"),
         ("TIDEWIRE_CLUSTER__SWEEP_INTERVAL", "500ms"),
         ("TIDEWIRE_CLUSTER__LEAK_INTERVAL", "500ms"),

@@ -120,7 +120,8 @@ fn what_is_sent_to_a_client_that_moves_is_delivered_or_reported() {
     let sending = thread::spawn(move || {
         let mut delivered = Vec::new();
         for n in 0..400 {
-            let body = n.to_string();
+            // Larger than what a socket takes in one go, many times over.
+            let body = format!("{n:020000}");
             let request = crate::support::http::request_bytes(
                 ports[2],
                 "POST",
@@ -150,8 +151,12 @@ fn what_is_sent_to_a_client_that_moves_is_delivered_or_reported() {
         .collect();
     seen.sort_by_key(|n| n.parse::<u32>().unwrap());
     assert!(delivered.len() > 100, "{}", delivered.len());
+    let shown = |bodies: &[String]| -> Vec<u32> {
+        bodies.iter().map(|body| body.parse().unwrap()).collect()
+    };
     assert_eq!(
-        seen, delivered,
+        shown(&seen),
+        shown(&delivered),
         "each once, and none that was not answered so"
     );
 }
@@ -293,4 +298,27 @@ fn a_node_that_is_restarted_loses_nobody_an_event() {
     for id in expected {
         assert_eq!(elsewhere.event().id, id);
     }
+}
+
+#[test]
+fn an_event_that_is_too_large_is_refused_wherever_the_client_is() {
+    let redis = RedisServer::start();
+    let limit = ("TIDEWIRE_LIMITS__EVENT_BYTES_MAX", "1000");
+    let nodes = [node(&redis, "a"), crate::node_with(&redis, "b", &[limit])];
+    until_joined(&nodes);
+    let mut stream = nodes[1].stream("/sse/connect/c");
+    // Larger than the node that is asked takes, and larger than that of the client does.
+    for (bytes, allowed) in [(2 << 20, "1048576"), (2_000, "1000")] {
+        let sent = send(&nodes[0], "c", &"x".repeat(bytes));
+        let problem = sent.json();
+        assert_eq!(
+            (sent.status, problem["code"].as_str()),
+            (413, Some("event_too_large")),
+            "{sent:?}"
+        );
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(allowed), "{detail}");
+    }
+    assert_eq!(send(&nodes[0], "c", "small").status, 200);
+    assert_eq!(stream.event().data, "small");
 }

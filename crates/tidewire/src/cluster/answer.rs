@@ -3,8 +3,8 @@
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::CLIENT_ID_BYTES_MAX;
 use super::registry::Unavailable;
+use super::{CLIENT_ID_BYTES_MAX, NODE_BYTES_MAX};
 use crate::connections::ConnectionId;
 use crate::problem::{Code, Problem};
 use crate::publish::PublishError;
@@ -21,6 +21,24 @@ pub struct Present {
     pub connected_ms: u64,
     /// The node that holds it.
     pub node: String,
+}
+
+/// Who reads a topic, on whichever node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Presence {
+    /// How many connections, on all nodes that answered.
+    pub count: usize,
+    /// They, or the first thousand of each node.
+    pub present: Vec<Present>,
+    /// Nodes that did not answer.
+    pub silent: Vec<String>,
+}
+
+impl Presence {
+    /// Whether there are more than are listed.
+    pub fn is_truncated(&self) -> bool {
+        self.present.len() < self.count
+    }
 }
 
 /// How far an order reaches.
@@ -98,6 +116,32 @@ impl From<ClusterError> for Problem {
         }
     }
 }
+
+/// Why a hub can't become a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterSetupError {
+    /// The node's name is not valid.
+    BadNode(String),
+    /// The hub is a node already.
+    IsNode,
+}
+
+impl std::fmt::Display for ClusterSetupError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::BadNode(node) => {
+                let shown: String = node.chars().take(100).collect();
+                write!(
+                    f,
+                    "`{shown}` is no name of a node: it has 1 to {NODE_BYTES_MAX} letters, digits and `._-`"
+                )
+            }
+            Self::IsNode => f.write_str("the hub is a node of a cluster already"),
+        }
+    }
+}
+
+impl std::error::Error for ClusterSetupError {}
 
 /// What an order to several nodes came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -2,29 +2,27 @@
 //!
 //! Pub/Sub promises nothing, so every order is answered, and one without an answer in time is reported as such.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::FromRedisValue;
+use redis::{FromRedisValue, RedisError};
 use serde::{Deserialize, Serialize};
 use tidewire_core::event::Event;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::Present;
-use super::registry::Unavailable;
+use super::registry::{Entry, Unavailable};
 use crate::connections::ConnectionId;
-use crate::redis::{Channels, Message, Redis};
+use crate::redis::{Backoff, Channels, Message, Redis};
 
 /// Orders that wait for answers at a time. Stops a node that is silent from filling the memory of the others.
 const PENDING_MAX: usize = 10_000;
-/// How long it is waited for a node that listens to nothing at the moment.
-const REACH_AGAIN: Duration = Duration::from_millis(50);
-/// Nodes whose answers to one order are awaited.
-const NODES_MAX: usize = 1_024;
+/// Answers under way at a time. Stops nodes that ask and don't listen from filling the memory.
+const ANSWERS_MAX: usize = 1_024;
 
 /// An event on its way to another node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,8 +67,13 @@ pub(super) enum Order {
         client: String,
         connection: ConnectionId,
     },
-    /// Close a client's connection.
-    Close { client: String },
+    /// Say which of these clients' connections are not here.
+    Holds { entries: Vec<Entry> },
+    /// Close this connection of a client.
+    Close {
+        client: String,
+        connection: ConnectionId,
+    },
     /// Close all connections of clients.
     CloseAll,
     /// Close a user's connections.
@@ -86,6 +89,12 @@ pub(super) struct Done {
     pub(super) count: usize,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) present: Vec<Present>,
+    /// Clients whose connections are not here, of those that were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) missing: Vec<String>,
+    /// How large an event may be, where it was too large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) event_bytes_max: Option<usize>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -114,8 +123,14 @@ pub(super) struct Control {
     node: String,
     timeout: Duration,
     numbers: AtomicU64,
-    pending: Mutex<HashMap<u64, mpsc::Sender<(String, Done)>>>,
+    pending: Mutex<HashMap<u64, Waiting>>,
     _channels: Channels,
+}
+
+/// Who waits for answers, and of whom.
+struct Waiting {
+    asked: Vec<String>,
+    answers: mpsc::Sender<(String, Done)>,
 }
 
 impl Control {
@@ -157,34 +172,37 @@ impl Control {
         order: &Order,
     ) -> Result<(Vec<(String, Done)>, Vec<String>), Unavailable> {
         let others = nodes.into_iter().filter(|node| *node != self.node);
-        let asked: Vec<String> = others.take(NODES_MAX).collect();
+        let asked: Vec<String> = others.collect();
         if asked.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
         let channel = self.redis.key("control");
         let answers = self.ask_over(&channel, order, asked.clone()).await?;
-        let has_answered = |node: &String| answers.iter().any(|(by, _)| by == node);
+        let has_answered: HashSet<&str> = answers.iter().map(|(by, _)| by.as_str()).collect();
         let silent = asked
-            .into_iter()
-            .filter(|node| !has_answered(node))
+            .iter()
+            .filter(|node| !has_answered.contains(node.as_str()))
+            .cloned()
             .collect();
         Ok((answers, silent))
     }
 
+    /// An error says that surely nobody was asked.
     async fn ask_over(
         &self,
         channel: &str,
         order: &Order,
-        mut asked: Vec<String>,
+        asked: Vec<String>,
     ) -> Result<Vec<(String, Done)>, Unavailable> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let (answer, mut answered) = mpsc::channel(asked.len());
+        let count = asked.len();
+        let (answers, mut answered) = mpsc::channel(count);
         {
             let mut pending = self.pending.lock();
             if pending.len() >= PENDING_MAX {
                 return Err(Unavailable("too many orders wait for answers".into()));
             }
-            pending.insert(number, answer);
+            pending.insert(number, Waiting { asked, answers });
         }
         let _forget = Forget(self, number);
         let letter = Letter::Order {
@@ -192,49 +210,49 @@ impl Control {
             number,
             order: order.clone(),
         };
-        let mut answers = Vec::new();
         let deadline = Instant::now() + self.timeout;
-        if !self.deliver(channel, &letter, deadline).await? {
-            return Ok(answers);
-        }
-        while !asked.is_empty() {
+        self.deliver(channel, &letter, deadline).await?;
+        let mut answers = Vec::new();
+        while answers.len() < count {
             match tokio::time::timeout_at(deadline, answered.recv()).await {
-                Ok(Some((node, done))) => {
-                    if let Some(at) = asked.iter().position(|asked| *asked == node) {
-                        asked.swap_remove(at);
-                        answers.push((node, done));
-                    }
-                }
+                Ok(Some(answer)) => answers.push(answer),
                 Ok(None) | Err(_) => break,
             }
         }
         Ok(answers)
     }
 
-    /// Publishes until somebody gets it. Who is not subscribed, as after an interruption, has surely not got it before.
+    /// Publishes until somebody gets it, or the time is over. Who is not subscribed, as after an interruption, has surely
+    /// not got it before. An error says that surely nobody has got it.
     async fn deliver(
         &self,
         channel: &str,
         letter: &Letter,
         deadline: Instant,
-    ) -> Result<bool, Unavailable> {
-        while self.publish(channel, letter).await? == 0 {
-            if Instant::now() + REACH_AGAIN > deadline {
-                return Ok(false);
-            }
-            tokio::time::sleep(REACH_AGAIN).await;
-        }
-        Ok(true)
-    }
-
-    async fn publish(&self, channel: &str, letter: &Letter) -> Result<usize, Unavailable> {
+    ) -> Result<(), Unavailable> {
         let text = serde_json::to_string(letter).unwrap_or_default();
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(channel).arg(text);
-        let answer = self.redis.send(&publish, self.timeout).await;
-        answer
-            .and_then(|value| usize::from_redis_value(value).map_err(Into::into))
-            .map_err(|error| Unavailable(error.to_string()))
+        let unavailable = |error: RedisError| Unavailable(error.to_string());
+        let mut backoff = Backoff::default();
+        loop {
+            let connection = self.redis.connection_by(deadline).await;
+            let connection = connection.map_err(unavailable)?;
+            let answer = self.redis.send_over(connection, &publish, deadline).await;
+            let reached = match answer {
+                Ok(count) => usize::from_redis_value(count).unwrap_or(0),
+                // Redis itself refuses it.
+                Err(error) if error.code().is_some() => return Err(unavailable(error)),
+                // Nobody knows: whoever has got it will answer.
+                Err(_) => return Ok(()),
+            };
+            let pause = backoff.pause();
+            // In a Cluster only who listens to the same server is counted, so nobody may still be somebody.
+            if reached > 0 || self.redis.is_cluster() || Instant::now() + pause > deadline {
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
 }
 
@@ -252,6 +270,7 @@ async fn listen(
     servant: std::sync::Weak<impl Servant>,
     mut messages: mpsc::Receiver<Message>,
 ) {
+    let room = Arc::new(Semaphore::new(ANSWERS_MAX));
     while let Some(message) = messages.recv().await {
         let (Some(control), Some(servant)) = (control.upgrade(), servant.upgrade()) else {
             return;
@@ -273,8 +292,12 @@ async fn listen(
                     done: servant.carry_out(order),
                 };
                 let channel = control.redis.key(&format!("control:{from}"));
+                let Ok(room) = room.clone().acquire_owned().await else {
+                    return;
+                };
                 // Not waited for, so that one order does not hold up the next.
                 tokio::spawn(async move {
+                    let _room = room;
                     let deadline = Instant::now() + control.timeout;
                     if let Err(error) = control.deliver(&channel, &answer, deadline).await {
                         tracing::debug!(%error, "an order can't be answered");
@@ -282,10 +305,13 @@ async fn listen(
                 });
             }
             Ok(Letter::Answer { from, to, done }) => {
-                let pending = control.pending.lock();
-                if let Some(waiting) = pending.get(&to) {
+                let mut pending = control.pending.lock();
+                if let Some(waiting) = pending.get_mut(&to)
+                    && let Some(at) = waiting.asked.iter().position(|asked| *asked == from)
+                {
+                    waiting.asked.swap_remove(at);
                     // There is room for one of each node that was asked.
-                    let _ = waiting.try_send((from, done));
+                    let _ = waiting.answers.try_send((from, done));
                 }
             }
             Err(error) => tracing::warn!(%error, "a message on the control channel is none"),

@@ -20,8 +20,8 @@ struct Held {
 #[derive(Default)]
 pub(super) struct Local {
     tables: Mutex<Tables>,
-    /// Somebody has left.
-    pub(super) left: Notify,
+    /// Somebody has left, or there is something else to do.
+    pub(super) left: Arc<Notify>,
 }
 
 #[derive(Default)]

@@ -26,10 +26,12 @@ mod presence;
 #[cfg(feature = "redis")]
 mod redis_registry;
 mod registry;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::response::Response;
@@ -39,14 +41,16 @@ use tidewire_core::pattern::Pattern;
 use tidewire_core::topic::Topic;
 use tokio::sync::mpsc;
 
-pub use self::answer::{ClusterError, Present, Reach, Scope};
+pub use self::answer::{ClusterError, ClusterSetupError, Presence, Present, Reach, Scope};
 #[cfg(feature = "redis")]
 use self::control::Control;
 use self::local::Local;
 use self::node::{AskAll, Inner};
 #[cfg(feature = "redis")]
 pub use self::redis_registry::{RedisRegistry, RetryOptions};
-pub use self::registry::{Answer, Entry, MemoryRegistry, NodeInfo, Place, Registry, Unavailable};
+pub use self::registry::{
+    Answer, Entry, MemoryRegistry, NodeInfo, Place, Registry, Renewed, Unavailable,
+};
 pub use self::upkeep::{ClusterFigures, Inconsistency, UpkeepOptions};
 use crate::clock::now_ms;
 use crate::hub::Hub;
@@ -58,6 +62,8 @@ use crate::stream::CONNECTION_HEADER;
 const EVERY_CLIENT: &str = "connection:/clients";
 /// Longest id of a client.
 const CLIENT_ID_BYTES_MAX: usize = 128;
+/// Longest name of a node.
+const NODE_BYTES_MAX: usize = 128;
 /// Connections of a node that presence tells of.
 const PRESENT_MAX: usize = 1_000;
 /// Locks among which clients are spread, so that one's connects come one after the other.
@@ -72,7 +78,7 @@ pub struct Cluster {
 /// Settings of a [`Cluster`].
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
-    /// This node's name, other than that of any other.
+    /// This node's name, other than that of any other: 1 to 128 letters, digits and `._-`.
     pub node: String,
     /// What it says as its version.
     pub version: String,
@@ -99,28 +105,43 @@ impl ClusterOptions {
 
 impl Cluster {
     /// A hub that is a cluster by itself. Needs tokio.
-    pub fn alone(hub: &Hub, options: &ClusterOptions) -> Self {
+    ///
+    /// # Errors
+    /// If the node's name is not valid, or the hub is a node already.
+    pub fn alone(hub: &Hub, options: &ClusterOptions) -> Result<Self, ClusterSetupError> {
         let registry = Arc::new(MemoryRegistry::new(options.upkeep.ttl));
         Self::with_registry(hub, registry, options)
     }
 
     /// A node of those that share a Redis. Needs tokio.
+    ///
+    /// # Errors
+    /// As [`alone`](Self::alone).
     #[cfg(feature = "redis")]
     pub fn over_redis(
         hub: &Hub,
         redis: Arc<crate::redis::Redis>,
         retry: RetryOptions,
         options: &ClusterOptions,
-    ) -> Self {
+    ) -> Result<Self, ClusterSetupError> {
         let registry = RedisRegistry::new(redis.clone(), options.upkeep.ttl, retry);
-        let cluster = Self::with_registry(hub, Arc::new(registry), options);
+        let cluster = Self::with_registry(hub, Arc::new(registry), options)?;
         let servant = Arc::downgrade(&cluster.inner);
         let control = Control::open(redis, &options.node, options.answer_timeout, servant);
         let _ = cluster.inner.control.set(control);
-        cluster
+        Ok(cluster)
     }
 
-    fn with_registry(hub: &Hub, registry: Arc<dyn Registry>, options: &ClusterOptions) -> Self {
+    fn with_registry(
+        hub: &Hub,
+        registry: Arc<dyn Registry>,
+        options: &ClusterOptions,
+    ) -> Result<Self, ClusterSetupError> {
+        let node = options.node.as_str();
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if !(1..=NODE_BYTES_MAX).contains(&node.len()) || !node.bytes().all(fits) {
+            return Err(ClusterSetupError::BadNode(node.to_owned()));
+        }
         let inner = Arc::new(Inner {
             hub: hub.clone(),
             node: options.node.clone(),
@@ -130,20 +151,35 @@ impl Cluster {
             #[cfg(feature = "redis")]
             control: std::sync::OnceLock::new(),
             local: Local::default(),
-            locks: (0..LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
+            locks: (0..LOCKS).map(|_| Arc::default()).collect(),
             every_client: Topic::new(EVERY_CLIENT).expect("a topic"),
             draining: AtomicBool::new(false),
+            in_step: AtomicBool::new(true),
+            beat_soon: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            strategy: options.upkeep.inconsistency,
+            upkeep: tokio::sync::Mutex::default(),
             state: Mutex::default(),
         });
         let (news, told) = mpsc::channel(presence::NEWS_MAX);
-        hub.shared.watch(Box::new(presence::Reporter {
+        let is_first = hub.shared.watch(Box::new(presence::Reporter {
             inner: Arc::downgrade(&inner),
             patterns: options.presence_events.clone(),
             news,
+            is_full: AtomicBool::new(false),
         }));
-        tokio::spawn(presence::publish(hub.clone(), options.node.clone(), told));
-        tokio::spawn(upkeep::run(Arc::downgrade(&inner), options.upkeep.clone()));
-        Self { inner }
+        if !is_first {
+            return Err(ClusterSetupError::IsNode);
+        }
+        // The hub itself has the other end of the news: what holds it here would hold it for ever.
+        let shared = Arc::downgrade(&hub.shared);
+        tokio::spawn(presence::publish(shared, options.node.clone(), told));
+        tokio::spawn(upkeep::run(
+            Arc::downgrade(&inner),
+            inner.local.left.clone(),
+            options.upkeep.clone(),
+        ));
+        Ok(Self { inner })
     }
 
     /// This node's name.
@@ -174,7 +210,7 @@ impl Cluster {
         let user = extensions
             .get::<UserId>()
             .map(|UserId(user)| user.as_str().into());
-        let turn = inner.lock_of(client).lock().await;
+        let turn = inner.lock_of(client).clone().lock_owned().await;
         let stream = inner
             .hub
             .subscribe_to([])
@@ -186,8 +222,13 @@ impl Cluster {
         let Some(connection) = connection else {
             return Ok(response);
         };
-        inner.adopt(client, connection, user).await;
-        drop(turn);
+        let (inner, client) = (inner.clone(), client.to_owned());
+        // Goes on also if the request is given up: whoever is registered must tell who was before.
+        let adopted = tokio::spawn(async move {
+            inner.adopt(&client, connection, user).await;
+            drop(turn);
+        });
+        let _ = adopted.await;
         Ok(response)
     }
 
@@ -237,11 +278,14 @@ impl Cluster {
     /// Sends an event to every client of every node.
     ///
     /// # Errors
-    /// If the event is not valid, or other nodes can't be reached: this node's clients have it then.
+    /// If the event is not valid, or it can't be found out which nodes there are. Nothing was sent then.
     pub async fn broadcast(&self, event: impl Into<Event>) -> Result<Reach, ClusterError> {
         let event = event.into();
+        self.inner.check(&event)?;
+        let nodes = self.inner.all_nodes().await?;
         let own = self.broadcast_local(event.clone())?;
-        self.inner.everywhere(own, &AskAll::Broadcast(&event)).await
+        let ask = AskAll::Broadcast(&event);
+        Ok(self.inner.everywhere(own, nodes, &ask).await)
     }
 
     /// Sends an event to every client of this node. Answers how many there are.
@@ -258,33 +302,37 @@ impl Cluster {
     /// As [`send`](Self::send).
     pub async fn close(&self, client: &str) -> Result<(), ClusterError> {
         check_id(client)?;
-        if self.inner.close_local(client) {
-            return Ok(());
-        }
-        let place = self.inner.registry.find(client).await?;
-        let place = place.filter(|place| place.node != self.inner.node);
         let not_connected = || ClusterError::NotConnected(client.to_owned());
-        let node = place.ok_or_else(not_connected)?.node;
-        if self.inner.close_at(&node, client).await? {
-            Ok(())
-        } else {
-            Err(not_connected())
+        let mut asked: Option<Place> = None;
+        // As in `send`.
+        for _ in 0..2 {
+            if self.inner.close_local(client) {
+                return Ok(());
+            }
+            let place = self.inner.registry.find(client).await?;
+            let place = place.ok_or_else(not_connected)?;
+            if asked.as_ref() == Some(&place) {
+                break;
+            }
+            if place.node != self.inner.node && self.inner.close_at(client, &place).await? {
+                return Ok(());
+            }
+            asked = Some(place);
         }
+        Err(not_connected())
     }
 
     /// Closes the connections of all clients.
     ///
     /// # Errors
-    /// If other nodes can't be reached: those of this node are closed then.
+    /// If it can't be found out which nodes there are. None is closed then.
     pub async fn close_all(&self, scope: Scope) -> Result<Reach, ClusterError> {
+        let nodes = match scope {
+            Scope::Local => Vec::new(),
+            Scope::Cluster => self.inner.all_nodes().await?,
+        };
         let own = self.inner.close_all_local();
-        if scope == Scope::Local {
-            return Ok(Reach {
-                connections: own,
-                ..Reach::default()
-            });
-        }
-        self.inner.everywhere(own, &AskAll::CloseAll).await
+        Ok(self.inner.everywhere(own, nodes, &AskAll::CloseAll).await)
     }
 
     /// Closes the connections of a user's clients.
@@ -292,8 +340,10 @@ impl Cluster {
     /// # Errors
     /// As [`close_all`](Self::close_all).
     pub async fn close_user(&self, user: &str) -> Result<Reach, ClusterError> {
+        let nodes = self.inner.all_nodes().await?;
         let own = self.inner.close_user_local(user);
-        self.inner.everywhere(own, &AskAll::CloseUser(user)).await
+        let ask = AskAll::CloseUser(user);
+        Ok(self.inner.everywhere(own, nodes, &ask).await)
     }
 
     /// The node to which a client is connected, if it is.
@@ -330,11 +380,11 @@ impl Cluster {
         Ok(self.inner.registry.nodes().await?)
     }
 
-    /// Who reads a topic by its name, on whichever node; up to 1,000 connections of each. And the nodes that are silent.
+    /// Who reads a topic by its name, on whichever node. Of each node up to 1,000 connections are listed.
     ///
     /// # Errors
     /// If the registry can't be asked, or other nodes can't be reached.
-    pub async fn presence(&self, topic: &str) -> Result<(Vec<Present>, Vec<String>), ClusterError> {
+    pub async fn presence(&self, topic: &str) -> Result<Presence, ClusterError> {
         let present = self.inner.present(topic, PRESENT_MAX);
         self.inner.present_everywhere(present, topic).await
     }
@@ -344,7 +394,7 @@ impl Cluster {
     /// # Errors
     /// The reason.
     pub fn ready(&self) -> Result<(), String> {
-        self.inner.state.lock().trouble.clone().map_or(Ok(()), Err)
+        self.inner.state.lock().trouble().map_or(Ok(()), Err)
     }
 
     /// Figures.
@@ -356,13 +406,15 @@ impl Cluster {
 
     /// Says from now on that the node is about to end.
     pub fn start_draining(&self) {
-        self.inner
-            .draining
-            .store(true, std::sync::atomic::Ordering::Relaxed);
+        self.inner.draining.store(true, Ordering::Relaxed);
+        self.inner.beat_soon();
     }
 
     /// Takes the node and its entries out of the registry. The last step of a shutdown.
     pub async fn leave(&self) {
+        // A heartbeat that came after this would bring the node back.
+        self.inner.gone.store(true, Ordering::Release);
+        let _turn = self.inner.upkeep.lock().await;
         if let Err(error) = self.inner.registry.leave(&self.inner.node).await {
             tracing::warn!(%error, "the node leaves without saying so; its entries live on for their time");
         }

@@ -1,10 +1,12 @@
 //! What a node does itself, and what it asks of others.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tidewire_core::event::Event;
+#[cfg(feature = "redis")]
+use tidewire_core::event::EventError;
 use tidewire_core::subscription::CloseReason;
 use tidewire_core::topic::Topic;
 
@@ -13,11 +15,16 @@ use super::PRESENT_MAX;
 #[cfg(feature = "redis")]
 use super::control::{Control, Done, Order, Servant};
 use super::local::Local;
-use super::registry::{Place, Registry};
-use super::{ClusterError, LOCKS, Present, Reach, upkeep};
+use super::registry::{Entry, Place, Registry};
+use super::upkeep::{self, Inconsistency};
+use super::{ClusterError, LOCKS, Presence, Present, Reach};
 use crate::connections::ConnectionId;
 use crate::hub::Hub;
 use crate::publish::PublishError;
+
+/// Clients that another node is asked for at a time.
+#[cfg(feature = "redis")]
+const HOLDS_MAX: usize = 500;
 
 pub(super) struct Inner {
     pub(super) hub: Hub,
@@ -28,9 +35,19 @@ pub(super) struct Inner {
     #[cfg(feature = "redis")]
     pub(super) control: std::sync::OnceLock<Arc<Control>>,
     pub(super) local: Local,
-    pub(super) locks: Vec<tokio::sync::Mutex<()>>,
+    pub(super) locks: Vec<Arc<tokio::sync::Mutex<()>>>,
     pub(super) every_client: Topic,
     pub(super) draining: AtomicBool,
+    /// Whether the registry takes what it is told. While it does not, nobody waits for it to register a client: the next
+    /// heartbeat that it takes registers all.
+    pub(super) in_step: AtomicBool,
+    /// A heartbeat is due at once.
+    pub(super) beat_soon: AtomicBool,
+    /// The node has left, or is about to.
+    pub(super) gone: AtomicBool,
+    pub(super) strategy: Inconsistency,
+    /// Held while the registry is told what is so, and while the node leaves.
+    pub(super) upkeep: tokio::sync::Mutex<()>,
     pub(super) state: Mutex<upkeep::State>,
 }
 
@@ -45,15 +62,28 @@ pub(super) enum AskAll<'a> {
     CloseUser(&'a str),
 }
 
+/// Whoever waits for something to do looks, and sees that there is nobody any more.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.local.left.notify_one();
+    }
+}
+
 impl Inner {
-    pub(super) fn lock_of(&self, client: &str) -> &tokio::sync::Mutex<()> {
+    /// Has the next heartbeat come at once.
+    pub(super) fn beat_soon(&self) {
+        self.beat_soon.store(true, Ordering::Release);
+        self.local.left.notify_one();
+    }
+
+    pub(super) fn lock_of(&self, client: &str) -> &Arc<tokio::sync::Mutex<()>> {
         let hash = tidewire_core::id::topic_hash(client) as usize;
         &self.locks[hash % LOCKS]
     }
 
     /// Makes a connection a client's, here and in the registry.
     pub(super) async fn adopt(
-        &self,
+        self: &Arc<Self>,
         client: &str,
         connection: ConnectionId,
         user: Option<Arc<str>>,
@@ -70,11 +100,19 @@ impl Inner {
             node: self.node.clone(),
             connection,
         };
+        if !self.in_step.load(Ordering::SeqCst) {
+            return;
+        }
         match self.registry.register(client, &place).await {
-            Ok(Some(before)) if before.node != self.node => self.take_over(client, &before).await,
+            // Not waited for: a node that is dead would hold up its clients where they come to next.
+            Ok(Some(before)) if before.node != self.node => self.take_over(client, before),
             Ok(_) => {}
-            // The next heartbeat tries again.
-            Err(error) => tracing::warn!(%error, "a client is connected and not registered yet"),
+            Err(error) => {
+                tracing::warn!(%error, "clients are connected and not registered yet");
+                if self.in_step.swap(false, Ordering::SeqCst) {
+                    self.beat_soon();
+                }
+            }
         }
         if !self.local.is_current(client, connection) {
             // It ended while it was being registered.
@@ -88,9 +126,15 @@ impl Inner {
         self.hub.close_for(connection, CloseReason::Replaced);
     }
 
+    /// Whether an event may be sent.
+    pub(super) fn check(&self, event: &Event) -> Result<(), ClusterError> {
+        let bytes_max = self.hub.shared.settings.event_bytes_max;
+        Ok(event.validate(bytes_max).map_err(PublishError::from)?)
+    }
+
     pub(super) fn send_local(&self, client: &str, event: Event) -> Result<bool, ClusterError> {
         let Some(connection) = self.local.find(client) else {
-            event.validate(usize::MAX).map_err(PublishError::from)?;
+            self.check(&event)?;
             return Ok(false);
         };
         Ok(self.hub.send_to(connection, event)?)
@@ -120,33 +164,53 @@ impl Inner {
             .count()
     }
 
-    pub(super) fn present(&self, topic: &str, limit: usize) -> Vec<Present> {
-        let readers = self.hub.readers_of(topic, limit).into_iter();
-        readers
-            .map(|(connection, user, connected_ms)| Present {
-                connection,
-                user,
-                connected_ms,
-                node: self.node.clone(),
-            })
-            .collect()
+    /// How many read a topic here, and up to so many of them.
+    pub(super) fn present(&self, topic: &str, limit: usize) -> Presence {
+        let (count, readers) = self.hub.readers_of(topic, limit);
+        let present = readers.into_iter();
+        let present = present.map(|(connection, user, connected_ms)| Present {
+            connection,
+            user,
+            connected_ms,
+            node: self.node.clone(),
+        });
+        Presence {
+            count,
+            present: present.collect(),
+            silent: Vec::new(),
+        }
     }
 }
 
 #[cfg(feature = "redis")]
 impl Inner {
-    pub(super) async fn take_over(&self, client: &str, before: &Place) {
-        let Some(control) = self.control.get() else {
+    pub(super) fn take_over(self: &Arc<Self>, client: &str, before: Place) {
+        let Some(control) = self.control.get().cloned() else {
             return;
         };
         let order = Order::Replace {
             client: client.to_owned(),
             connection: before.connection,
         };
-        // A node that is silent finds out by itself when it renews its entries.
-        if let Err(error) = control.ask(&before.node, &order).await {
-            tracing::debug!(%error, "a node is not told that its client is elsewhere");
+        // As many at a time as orders may wait for answers.
+        tokio::spawn(async move {
+            // A node that is silent finds out by itself when it renews its entries.
+            if let Err(error) = control.ask(&before.node, &order).await {
+                tracing::debug!(%error, "a node is not told that its client is elsewhere");
+            }
+        });
+    }
+
+    /// Of these clients of another node, those that it says it does not hold so. `None` if it is silent.
+    pub(super) async fn not_held(&self, node: &str, entries: &[Entry]) -> Option<Vec<String>> {
+        let control = self.control.get()?;
+        let mut missing = Vec::new();
+        for portion in entries.chunks(HOLDS_MAX) {
+            let entries = portion.to_vec();
+            let done = control.ask(node, &Order::Holds { entries }).await;
+            missing.extend(done.ok()??.missing);
         }
+        Some(missing)
     }
 
     pub(super) async fn send_to(
@@ -162,71 +226,105 @@ impl Inner {
         self.ask(node, &order).await
     }
 
-    pub(super) async fn close_at(&self, node: &str, client: &str) -> Result<bool, ClusterError> {
-        let client = client.to_owned();
-        self.ask(node, &Order::Close { client }).await
+    pub(super) async fn close_at(&self, client: &str, place: &Place) -> Result<bool, ClusterError> {
+        let order = Order::Close {
+            client: client.to_owned(),
+            connection: place.connection,
+        };
+        self.ask(&place.node, &order).await
     }
 
     pub(super) async fn ask(&self, node: &str, order: &Order) -> Result<bool, ClusterError> {
         let silent = || ClusterError::Silent(node.to_owned());
         let control = self.control.get().ok_or_else(silent)?;
         let done = control.ask(node, order).await?.ok_or_else(silent)?;
-        Ok(done.count > 0)
+        match (done.event_bytes_max, order) {
+            (Some(bytes_max), Order::Send { event, .. }) => {
+                let event = Event::from(event.clone());
+                event.validate(bytes_max).map_err(PublishError::from)?;
+                Ok(false)
+            }
+            _ => Ok(done.count > 0),
+        }
     }
 
+    /// The nodes that are asked when all are.
+    pub(super) async fn all_nodes(&self) -> Result<Vec<String>, ClusterError> {
+        if self.control.get().is_none() {
+            return Ok(Vec::new());
+        }
+        let nodes = self.registry.nodes().await?;
+        Ok(nodes.into_iter().map(|info| info.node).collect())
+    }
+
+    /// Asks the others, after it was done here.
     pub(super) async fn everywhere(
         &self,
         own: usize,
+        nodes: Vec<String>,
         ask: &AskAll<'_>,
-    ) -> Result<Reach, ClusterError> {
+    ) -> Reach {
         let mut reach = Reach {
             connections: own,
             silent: Vec::new(),
         };
-        if let Some(control) = self.control.get() {
-            let order = match ask {
-                AskAll::Broadcast(event) => Order::Broadcast {
-                    event: (*event).into(),
-                },
-                AskAll::CloseAll => Order::CloseAll,
-                AskAll::CloseUser(user) => Order::CloseUser {
-                    user: (*user).to_owned(),
-                },
-            };
-            let (answers, silent) = control.ask_all(self.node_names().await?, &order).await?;
-            reach.connections += answers.iter().map(|(_, done)| done.count).sum::<usize>();
-            reach.silent = silent;
+        let Some(control) = self.control.get() else {
+            return reach;
+        };
+        let order = match ask {
+            AskAll::Broadcast(event) => Order::Broadcast {
+                event: (*event).into(),
+            },
+            AskAll::CloseAll => Order::CloseAll,
+            AskAll::CloseUser(user) => Order::CloseUser {
+                user: (*user).to_owned(),
+            },
+        };
+        let others = || nodes.iter().filter(|node| **node != self.node).cloned();
+        match control.ask_all(others(), &order).await {
+            Ok((answers, silent)) => {
+                reach.connections += answers.iter().map(|(_, done)| done.count).sum::<usize>();
+                reach.silent = silent;
+            }
+            // Too late to say that nothing was done.
+            Err(error) => {
+                tracing::warn!(%error, "other nodes can't be asked");
+                reach.silent = others().collect();
+            }
         }
-        Ok(reach)
+        reach
     }
 
     pub(super) async fn present_everywhere(
         &self,
-        mut present: Vec<Present>,
+        mut presence: Presence,
         topic: &str,
-    ) -> Result<(Vec<Present>, Vec<String>), ClusterError> {
+    ) -> Result<Presence, ClusterError> {
         let Some(control) = self.control.get() else {
-            return Ok((present, Vec::new()));
+            return Ok(presence);
         };
         let order = Order::Presence {
             topic: topic.to_owned(),
             limit: PRESENT_MAX,
         };
-        let (answers, silent) = control.ask_all(self.node_names().await?, &order).await?;
-        present.extend(answers.into_iter().flat_map(|(_, done)| done.present));
-        Ok((present, silent))
-    }
-
-    pub(super) async fn node_names(&self) -> Result<Vec<String>, ClusterError> {
-        let nodes = self.registry.nodes().await?;
-        Ok(nodes.into_iter().map(|info| info.node).collect())
+        let (answers, silent) = control.ask_all(self.all_nodes().await?, &order).await?;
+        for (_, done) in answers {
+            presence.count += done.count;
+            presence.present.extend(done.present);
+        }
+        presence.silent = silent;
+        Ok(presence)
     }
 }
 
 #[cfg(not(feature = "redis"))]
 #[allow(clippy::unused_async, reason = "as with other nodes")]
 impl Inner {
-    pub(super) async fn take_over(&self, _: &str, _: &Place) {}
+    pub(super) fn take_over(&self, _: &str, _: Place) {}
+
+    pub(super) async fn not_held(&self, _: &str, _: &[Entry]) -> Option<Vec<String>> {
+        None
+    }
 
     pub(super) async fn send_to(
         &self,
@@ -237,27 +335,27 @@ impl Inner {
         Err(ClusterError::Silent(node.to_owned()))
     }
 
-    pub(super) async fn close_at(&self, node: &str, _: &str) -> Result<bool, ClusterError> {
-        Err(ClusterError::Silent(node.to_owned()))
+    pub(super) async fn close_at(&self, _: &str, place: &Place) -> Result<bool, ClusterError> {
+        Err(ClusterError::Silent(place.node.clone()))
     }
 
-    pub(super) async fn everywhere(
-        &self,
-        own: usize,
-        _: &AskAll<'_>,
-    ) -> Result<Reach, ClusterError> {
-        Ok(Reach {
+    pub(super) async fn all_nodes(&self) -> Result<Vec<String>, ClusterError> {
+        Ok(Vec::new())
+    }
+
+    pub(super) async fn everywhere(&self, own: usize, _: Vec<String>, _: &AskAll<'_>) -> Reach {
+        Reach {
             connections: own,
             silent: Vec::new(),
-        })
+        }
     }
 
     pub(super) async fn present_everywhere(
         &self,
-        present: Vec<Present>,
+        presence: Presence,
         _: &str,
-    ) -> Result<(Vec<Present>, Vec<String>), ClusterError> {
-        Ok((present, Vec::new()))
+    ) -> Result<Presence, ClusterError> {
+        Ok(presence)
     }
 }
 
@@ -265,10 +363,17 @@ impl Inner {
 impl Servant for Inner {
     fn carry_out(&self, order: Order) -> Done {
         let count = match order {
-            Order::Send { client, event } => {
-                usize::from(self.send_local(&client, event.into()).unwrap_or(false))
-            }
-            Order::Broadcast { event } => self.broadcast_local(&event.into()).unwrap_or_default(),
+            Order::Send { client, event } => match self.send_local(&client, event.into()) {
+                Ok(sent) => usize::from(sent),
+                Err(error) => return refused(&error),
+            },
+            Order::Broadcast { event } => match self.broadcast_local(&event.into()) {
+                Ok(count) => count,
+                Err(error) => {
+                    tracing::warn!(%error, "a broadcast of another node is not valid here");
+                    return refused(&error);
+                }
+            },
             Order::Replace { client, connection } => {
                 let is_there = self.local.is_current(&client, connection);
                 if is_there {
@@ -276,14 +381,28 @@ impl Servant for Inner {
                 }
                 usize::from(is_there)
             }
-            Order::Close { client } => usize::from(self.close_local(&client)),
+            Order::Holds { entries } => {
+                let is_missing =
+                    |(client, connection): &Entry| !self.local.is_current(client, *connection);
+                let missing = entries.into_iter().filter(is_missing);
+                return Done {
+                    missing: missing.map(|(client, _)| client).collect(),
+                    ..Done::default()
+                };
+            }
+            // One that comes late must not hit the next connection.
+            Order::Close { client, connection } => {
+                let is_there = self.local.is_current(&client, connection);
+                usize::from(is_there && self.hub.close(connection))
+            }
             Order::CloseAll => self.close_all_local(),
             Order::CloseUser { user } => self.close_user_local(&user),
             Order::Presence { topic, limit } => {
-                let present = self.present(&topic, limit.min(PRESENT_MAX));
+                let Presence { count, present, .. } = self.present(&topic, limit.min(PRESENT_MAX));
                 return Done {
-                    count: present.len(),
+                    count,
                     present,
+                    ..Done::default()
                 };
             }
         };
@@ -291,5 +410,20 @@ impl Servant for Inner {
             count,
             ..Done::default()
         }
+    }
+}
+
+/// The answer of a node that does not take an event.
+#[cfg(feature = "redis")]
+fn refused(error: &ClusterError) -> Done {
+    let too_large = match error {
+        ClusterError::Event(PublishError::Event(EventError::TooLarge { bytes_max, .. })) => {
+            Some(*bytes_max)
+        }
+        _ => None,
+    };
+    Done {
+        event_bytes_max: too_large,
+        ..Done::default()
     }
 }

@@ -1,6 +1,7 @@
 //! Who comes to a topic, and who leaves: events `join` and `leave` on `presence:{topic}`, for topics that are configured.
 
 use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 use tidewire_core::event::Event;
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::Inner;
 use crate::connections::{Connection, ConnectionId};
-use crate::hub::{Hub, Watcher};
+use crate::hub::{Hub, Shared, Watcher};
 
 /// Comings and goings that wait to be published. Beyond that they are left out, and logged: the list of who is there
 /// (`presence`) is never wrong by it.
@@ -31,6 +32,8 @@ pub(super) struct Reporter {
     pub(super) inner: Weak<Inner>,
     pub(super) patterns: Vec<Pattern>,
     pub(super) news: mpsc::Sender<News>,
+    /// Whether the last piece of news was left out.
+    pub(super) is_full: AtomicBool,
 }
 
 impl Reporter {
@@ -43,8 +46,12 @@ impl Reporter {
                 connection: connection.id,
                 user: connection.user().map(str::to_owned),
             };
-            if self.news.try_send(news).is_err() {
-                tracing::warn!(name, "a presence event is left out, as too many wait");
+            let is_full = self.news.try_send(news).is_err();
+            // Once, and not for each.
+            if is_full && !self.is_full.swap(is_full, Ordering::Relaxed) {
+                tracing::warn!("presence events are left out, as too many wait");
+            } else if !is_full {
+                self.is_full.store(false, Ordering::Relaxed);
             }
         }
     }
@@ -68,8 +75,12 @@ impl Watcher for Reporter {
 }
 
 /// Publishes them in their order, for as long as the hub lives.
-pub(super) async fn publish(hub: Hub, node: String, mut told: mpsc::Receiver<News>) {
+pub(super) async fn publish(shared: Weak<Shared>, node: String, mut told: mpsc::Receiver<News>) {
     while let Some(news) = told.recv().await {
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let hub = Hub { shared };
         let data = json!({
             "topic": news.topic,
             "connection": news.connection,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{FromRedisValue, RedisError, RedisResult, Value};
 use tokio::time::Instant;
 
-use super::registry::{Answer, Entry, NodeInfo, Place, Registry, Unavailable};
+use super::registry::{Answer, Entry, NodeInfo, Place, Registry, Renewed, Unavailable};
 use crate::redis::{Backoff, Redis, Script};
 
 /// Entries that one call renews or gives back. Redis does nothing else meanwhile.
@@ -89,7 +89,7 @@ impl RedisRegistry {
         op: &str,
         node: &str,
         entries: &[Entry],
-    ) -> Result<Vec<String>, Unavailable> {
+    ) -> Result<Vec<Value>, Unavailable> {
         let mut answers = Vec::new();
         for portion in entries.chunks(ENTRIES_MAX) {
             let connections: Vec<_> = portion.iter().map(|(_, id)| id.to_string()).collect();
@@ -97,22 +97,18 @@ impl RedisRegistry {
             for ((client, _), connection) in portion.iter().zip(&connections) {
                 more.extend([client.as_str(), connection]);
             }
-            let answer: Value = self.call(op, &more).await?;
-            if let Value::Array(_) = answer {
-                let texts = Vec::<String>::from_redis_value(answer);
-                answers.extend(texts.map_err(|error| Unavailable(error.to_string()))?);
-            }
+            answers.push(self.call(op, &more).await?);
         }
         Ok(answers)
     }
 }
 
-/// `node connection`.
+/// `node connection rank`.
 fn place(route: &str) -> Option<Place> {
-    let (node, connection) = route.split_once(' ')?;
+    let mut words = route.split(' ');
     Some(Place {
-        node: node.to_owned(),
-        connection: connection.parse().ok()?,
+        node: words.next()?.to_owned(),
+        connection: words.next()?.parse().ok()?,
     })
 }
 
@@ -135,17 +131,22 @@ impl Registry for RedisRegistry {
         })
     }
 
-    fn renew<'a>(
-        &'a self,
-        node: &'a str,
-        entries: &'a [Entry],
-    ) -> Answer<'a, Vec<(String, Place)>> {
+    fn renew<'a>(&'a self, node: &'a str, entries: &'a [Entry]) -> Answer<'a, Renewed> {
         Box::pin(async move {
-            let lost = self.each_portion("renew", node, entries).await?;
-            let pairs = lost.chunks_exact(2);
-            Ok(pairs
-                .filter_map(|pair| Some((pair[0].clone(), place(&pair[1])?)))
-                .collect())
+            let mut renewed = Renewed::default();
+            for answer in self.each_portion("renew", node, entries).await? {
+                let texts = Vec::<String>::from_redis_value(answer);
+                let texts = texts.map_err(|error| Unavailable(error.to_string()))?;
+                let Some((restored, lost)) = texts.split_first() else {
+                    continue;
+                };
+                renewed.restored += restored.parse::<usize>().unwrap_or(0);
+                let places = lost.chunks_exact(2);
+                let places =
+                    places.filter_map(|pair| Some((pair[0].clone(), self::place(&pair[1])?)));
+                renewed.lost.extend(places);
+            }
+            Ok(renewed)
         })
     }
 
@@ -160,11 +161,11 @@ impl Registry for RedisRegistry {
         Box::pin(self.call("count", &[]))
     }
 
-    fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, ()> {
+    fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, Option<NodeInfo>> {
         Box::pin(async move {
             let text = serde_json::to_string(info).unwrap_or_default();
-            self.call::<usize>("beat", &[&info.node, &text]).await?;
-            Ok(())
+            let former: String = self.call("beat", &[&info.node, &text]).await?;
+            Ok(serde_json::from_str(&former).ok())
         })
     }
 

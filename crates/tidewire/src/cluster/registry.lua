@@ -2,7 +2,8 @@
 --
 -- KEYS[1]: a key of the slot. ARGV[2]: prefix, ARGV[3]: time to live in ms.
 -- Keys, after the prefix:
---   route:{client}   'node connection', for each client
+--   route:{client}   'node connection rank', for each client. The rank is the greatest connection that ever had the
+--                    place: whoever is not beyond it was taken over, whatever the clocks of the nodes say
 --   clients:{node}   the set of a node's clients
 --   nodes            the nodes, by when they are over, in ms
 --   node:{node}      what a node says of itself
@@ -16,22 +17,31 @@ local function alive(node)
   return over and tonumber(over) > now
 end
 
+-- The node, the connection and the rank of a route; nothing if it is none.
 local function split(route)
-  return string.match(route, '^(%S+) (%S+)$')
+  if not route then
+    return nil
+  end
+  local node, connection, rank = string.match(route, '^(%S+) (%S+) (%S+)$')
+  return node, connection, rank
+end
+
+-- The route of a client, if it is one; whatever else has its key is nobody's.
+local function get(client)
+  local route = redis.pcall('GET', prefix .. 'route:' .. client)
+  return split(type(route) == 'string' and route) and route or nil
 end
 
 -- The route of a client, if its node is alive.
 local function live(client)
-  local route = redis.call('GET', prefix .. 'route:' .. client)
-  if not route then
-    return nil
-  end
-  local node = split(route)
-  return alive(node) and route or nil
+  local route = get(client)
+  return route and alive((split(route))) and route or nil
 end
 
-local function put(client, node, connection)
-  redis.call('SET', prefix .. 'route:' .. client, node .. ' ' .. connection, 'PX', ttl)
+local function put(client, node, connection, rank)
+  rank = rank and rank > connection and rank or connection
+  local route = node .. ' ' .. connection .. ' ' .. rank
+  redis.call('SET', prefix .. 'route:' .. client, route, 'PX', ttl)
   redis.call('SADD', prefix .. 'clients:' .. node, client)
 end
 
@@ -41,52 +51,51 @@ end
 
 if op == 'register' then
   local client, node, connection = ARGV[4], ARGV[5], ARGV[6]
-  local before = redis.call('GET', prefix .. 'route:' .. client)
   local answer = live(client) or ''
-  if before then
-    local old = split(before)
-    if old ~= node then
-      drop(client, old)
-    end
+  local old, _, rank = split(get(client))
+  if old and old ~= node then
+    drop(client, old)
   end
-  put(client, node, connection)
+  put(client, node, connection, rank)
   redis.call('PEXPIRE', prefix .. 'clients:' .. node, ttl)
   return answer
 elseif op == 'unregister' then
   local node = ARGV[4]
   for at = 5, #ARGV, 2 do
     local client, connection = ARGV[at], ARGV[at + 1]
-    if redis.call('GET', prefix .. 'route:' .. client) == node .. ' ' .. connection then
+    local owner, theirs = split(get(client))
+    if owner == node and theirs == connection then
       redis.call('DEL', prefix .. 'route:' .. client)
       drop(client, node)
     end
   end
   return 0
 elseif op == 'renew' then
-  local node, lost = ARGV[4], {}
+  -- First how many were not there, then who is elsewhere.
+  local node, restored, lost = ARGV[4], 0, {''}
   for at = 5, #ARGV, 2 do
     local client, connection = ARGV[at], ARGV[at + 1]
-    local route = redis.call('GET', prefix .. 'route:' .. client)
-    if route == node .. ' ' .. connection then
+    local owner, theirs, rank = split(get(client))
+    if owner == node and theirs == connection then
       redis.call('PEXPIRE', prefix .. 'route:' .. client, ttl)
       redis.call('SADD', prefix .. 'clients:' .. node, client)
-    else
-      local other = route and live(client)
-      local _, newer = split(other or '')
-      if newer and newer > connection then
-        lost[#lost + 1] = client
-        lost[#lost + 1] = other
+    elseif owner and rank >= connection and alive(owner) then
+      -- It was taken over: the rank is that of the newest one of all that had the place.
+      lost[#lost + 1] = client
+      lost[#lost + 1] = live(client)
+      if owner ~= node then
         drop(client, node)
-      else
-        if route then
-          local old = split(route)
-          drop(client, old)
-        end
-        put(client, node, connection)
       end
+    else
+      if owner and owner ~= node then
+        drop(client, owner)
+      end
+      put(client, node, connection, rank)
+      restored = restored + 1
     end
   end
   redis.call('PEXPIRE', prefix .. 'clients:' .. node, ttl)
+  lost[1] = tostring(restored)
   return lost
 elseif op == 'find' then
   return live(ARGV[4]) or ''
@@ -98,11 +107,12 @@ elseif op == 'count' then
   return count
 elseif op == 'beat' then
   local node, info = ARGV[4], ARGV[5]
+  local former = alive(node) and redis.call('GET', prefix .. 'node:' .. node) or ''
   redis.call('ZADD', nodes, now + ttl, node)
   redis.call('PEXPIRE', nodes, ttl * 2)
   redis.call('SET', prefix .. 'node:' .. node, info, 'PX', ttl)
   redis.call('PEXPIRE', prefix .. 'clients:' .. node, ttl)
-  return 0
+  return former
 elseif op == 'nodes' then
   local found = {}
   for _, node in ipairs(redis.call('ZRANGEBYSCORE', nodes, '(' .. now, '+inf')) do
@@ -117,8 +127,7 @@ elseif op == 'sweep' or op == 'leave' then
     local key = prefix .. 'clients:' .. node
     local clients = redis.call('SPOP', key, 1000 - swept)
     for _, client in ipairs(clients) do
-      local route = redis.call('GET', prefix .. 'route:' .. client)
-      if route and split(route) == node then
+      if split(get(client)) == node then
         redis.call('DEL', prefix .. 'route:' .. client)
       end
     end
@@ -137,8 +146,7 @@ elseif op == 'forget' then
   for at = 5, #ARGV do
     local client = ARGV[at]
     drop(client, node)
-    local route = redis.call('GET', prefix .. 'route:' .. client)
-    if route and split(route) == node then
+    if split(get(client)) == node then
       redis.call('DEL', prefix .. 'route:' .. client)
     end
   end

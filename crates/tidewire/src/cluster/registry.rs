@@ -3,12 +3,14 @@
 //! # The contract
 //! - A client has one place at most. [`register`](Registry::register) takes it over, whoever had it, and answers who did:
 //!   of any number that register at once, the last one has it, and each of the others is answered to somebody.
+//!   Whatever the clocks of nodes say: who was taken over does not get the place back by renewing it.
 //! - [`unregister`](Registry::unregister) gives back only what is still the caller's.
 //! - Every entry lives for the registry's time to live, and as long again with each [`renew`](Registry::renew), which
 //!   also makes entries anew that are gone, and answers those that somebody newer has.
 //! - A node lives as long as it [beats](Registry::beat). Entries of one that does not any more are not found and not
 //!   counted.
-//! - Nothing here goes through all entries, but [`entries`](Registry::entries), page by page.
+//! - Nothing goes through all entries, but [`entries`](Registry::entries), page by page. The one in memory does so to
+//!   count, too.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -45,6 +47,15 @@ pub struct NodeInfo {
     pub draining: bool,
 }
 
+/// What came of renewing entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Renewed {
+    /// Clients that have another connection by now, and where.
+    pub lost: Vec<(String, Place)>,
+    /// How many entries were not there, and are again.
+    pub restored: usize,
+}
+
 /// The registry can't be asked now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unavailable(pub String);
@@ -75,9 +86,8 @@ pub trait Registry: Send + Sync + 'static {
     /// Gives places back that are still of these connections of a node.
     fn unregister<'a>(&'a self, node: &'a str, entries: &'a [Entry]) -> Answer<'a, ()>;
 
-    /// Lets a node's entries live on. Answers those that a newer connection has elsewhere, with where.
-    fn renew<'a>(&'a self, node: &'a str, entries: &'a [Entry])
-    -> Answer<'a, Vec<(String, Place)>>;
+    /// Lets a node's entries live on.
+    fn renew<'a>(&'a self, node: &'a str, entries: &'a [Entry]) -> Answer<'a, Renewed>;
 
     /// Where a client is connected.
     fn find<'a>(&'a self, client: &'a str) -> Answer<'a, Option<Place>>;
@@ -85,8 +95,9 @@ pub trait Registry: Send + Sync + 'static {
     /// How many clients are connected, to whichever node.
     fn count(&self) -> Answer<'_, usize>;
 
-    /// A node is alive.
-    fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, ()>;
+    /// A node is alive. Answers what it said of itself the last time, where that still holds: somebody else's words, if
+    /// two nodes have one name.
+    fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, Option<NodeInfo>>;
 
     /// A node has ended, in good order.
     fn leave<'a>(&'a self, node: &'a str) -> Answer<'a, ()>;
@@ -105,18 +116,23 @@ pub trait Registry: Send + Sync + 'static {
     fn forget<'a>(&'a self, node: &'a str, clients: &'a [String]) -> Answer<'a, ()>;
 }
 
-/// Entries of one answer.
-const PAGE: usize = 500;
-
 /// The registry of a hub that is one node, or of several in one process.
 pub struct MemoryRegistry {
     ttl: Duration,
     state: Mutex<State>,
 }
 
+/// A client's place.
+struct Held {
+    place: Place,
+    /// The greatest connection that ever had the place.
+    rank: ConnectionId,
+    until: Instant,
+}
+
 #[derive(Default)]
 struct State {
-    places: HashMap<String, (Place, Instant)>,
+    places: HashMap<String, Held>,
     nodes: BTreeMap<String, (NodeInfo, Instant)>,
 }
 
@@ -139,8 +155,15 @@ impl MemoryRegistry {
 }
 
 impl State {
+    fn put(&mut self, client: &str, place: Place, until: Instant) {
+        let before = self.places.get(client).map(|held| held.rank);
+        let rank = before.map_or(place.connection, |rank| rank.max(place.connection));
+        self.places
+            .insert(client.to_owned(), Held { place, rank, until });
+    }
+
     fn live(&self, client: &str, now: Instant) -> Option<&Place> {
-        let (place, until) = self.places.get(client)?;
+        let Held { place, until, .. } = self.places.get(client)?;
         let is_live = *until > now && self.is_alive(&place.node, now);
         is_live.then_some(place)
     }
@@ -154,8 +177,7 @@ impl Registry for MemoryRegistry {
     fn register<'a>(&'a self, client: &'a str, place: &'a Place) -> Answer<'a, Option<Place>> {
         self.with(|state, now| {
             let before = state.live(client, now).cloned();
-            let entry = (place.clone(), now + self.ttl);
-            state.places.insert(client.to_owned(), entry);
+            state.put(client, place.clone(), now + self.ttl);
             before
         })
     }
@@ -163,7 +185,7 @@ impl Registry for MemoryRegistry {
     fn unregister<'a>(&'a self, node: &'a str, entries: &'a [Entry]) -> Answer<'a, ()> {
         self.with(|state, _| {
             for (client, connection) in entries {
-                let is_mine = |(place, _): &(Place, Instant)| {
+                let is_mine = |Held { place, .. }: &Held| {
                     place.node == node && place.connection == *connection
                 };
                 if state.places.get(client).is_some_and(is_mine) {
@@ -173,28 +195,26 @@ impl Registry for MemoryRegistry {
         })
     }
 
-    fn renew<'a>(
-        &'a self,
-        node: &'a str,
-        entries: &'a [Entry],
-    ) -> Answer<'a, Vec<(String, Place)>> {
+    fn renew<'a>(&'a self, node: &'a str, entries: &'a [Entry]) -> Answer<'a, Renewed> {
         self.with(|state, now| {
-            let mut lost = Vec::new();
+            let mut renewed = Renewed::default();
             for (client, connection) in entries {
+                let mine = Place {
+                    node: node.to_owned(),
+                    connection: *connection,
+                };
+                let rank = state.places.get(client).map(|held| held.rank);
                 match state.live(client, now) {
-                    Some(place) if place.connection > *connection => {
-                        lost.push((client.clone(), place.clone()));
+                    Some(place) if *place != mine && rank >= Some(*connection) => {
+                        renewed.lost.push((client.clone(), place.clone()));
                     }
-                    _ => {
-                        let place = Place {
-                            node: node.to_owned(),
-                            connection: *connection,
-                        };
-                        state.places.insert(client.clone(), (place, now + self.ttl));
+                    place => {
+                        renewed.restored += usize::from(place != Some(&mine));
+                        state.put(client, mine, now + self.ttl);
                     }
                 }
             }
-            lost
+            renewed
         })
     }
 
@@ -211,17 +231,18 @@ impl Registry for MemoryRegistry {
         })
     }
 
-    fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, ()> {
+    fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, Option<NodeInfo>> {
         self.with(|state, now| {
             let entry = (info.clone(), now + self.ttl);
-            state.nodes.insert(info.node.clone(), entry);
+            let former = state.nodes.insert(info.node.clone(), entry)?;
+            (former.1 > now).then_some(former.0)
         })
     }
 
     fn leave<'a>(&'a self, node: &'a str) -> Answer<'a, ()> {
         self.with(|state, _| {
             state.nodes.remove(node);
-            state.places.retain(|_, (place, _)| place.node != node);
+            state.places.retain(|_, held| held.place.node != node);
         })
     }
 
@@ -237,30 +258,19 @@ impl Registry for MemoryRegistry {
             let before = state.places.len();
             state.nodes.retain(|_, (_, until)| *until > now);
             let State { places, nodes } = state;
-            places.retain(|_, (place, until)| *until > now && nodes.contains_key(&place.node));
+            places.retain(|_, held| held.until > now && nodes.contains_key(&held.place.node));
             before - places.len()
         })
     }
 
-    fn entries<'a>(&'a self, node: &'a str, cursor: u64) -> Answer<'a, (Vec<String>, u64)> {
-        self.with(|state, _| {
+    fn entries<'a>(&'a self, node: &'a str, _: u64) -> Answer<'a, (Vec<String>, u64)> {
+        // One page: all of them are here anyway.
+        self.with(move |state, _| {
             let of_node = state
                 .places
                 .iter()
-                .filter(|(_, (place, _))| place.node == node);
-            let mut clients: Vec<_> = of_node.map(|(client, _)| client.clone()).collect();
-            clients.sort_unstable();
-            let page: Vec<_> = clients
-                .into_iter()
-                .skip(cursor as usize)
-                .take(PAGE)
-                .collect();
-            let next = if page.len() == PAGE {
-                cursor + PAGE as u64
-            } else {
-                0
-            };
-            (page, next)
+                .filter(|(_, held)| held.place.node == node);
+            (of_node.map(|(client, _)| client.clone()).collect(), 0)
         })
     }
 
@@ -270,7 +280,7 @@ impl Registry for MemoryRegistry {
                 if state
                     .places
                     .get(client)
-                    .is_some_and(|(place, _)| place.node == node)
+                    .is_some_and(|held| held.place.node == node)
                 {
                     state.places.remove(client);
                 }

@@ -1,18 +1,21 @@
 //! What keeps the registry and the node in step: heartbeats, giving back, clearing away, comparing.
 
-use std::collections::HashSet;
-use std::sync::Weak;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
-use super::registry::{Entry, NodeInfo, Unavailable};
+use super::registry::{Entry, NodeInfo, Renewed, Unavailable};
 use super::{EVERY_CLIENT, Inner};
 use crate::connections::ConnectionId;
 
 /// Pages that one comparison reads. Stops one that never ends where entries come and go.
 const PAGES_MAX: usize = 10_000;
+/// Longest pause after a heartbeat that the registry did not take.
+const BEAT_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is done about an entry that should not be there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct ClusterFigures {
     pub replaced: u64,
     /// Entries of the registry that did not agree with what was here.
     pub inconsistencies: u64,
+    /// Entries that the registry lacked when they were renewed: it was away, or has lost them.
+    pub restored: u64,
     /// Entries of dead nodes that this node cleared away.
     pub swept: u64,
     /// Connections that nobody owned, and owners without a connection.
@@ -71,90 +76,137 @@ pub struct ClusterFigures {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) figures: ClusterFigures,
-    pub(super) trouble: Option<String>,
+    /// Whether there was a heartbeat that the registry took.
+    has_beaten: bool,
+    /// What the comparison found.
+    unknown: Option<String>,
+    /// What the last heartbeat found.
+    false_places: Option<String>,
+    /// Who else has the node's name.
+    twin: Option<String>,
+}
+
+impl State {
+    /// Why the node's state is not to be trusted.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let Self {
+            unknown,
+            false_places,
+            twin,
+            ..
+        } = self;
+        twin.as_ref()
+            .or(unknown.as_ref())
+            .or(false_places.as_ref())
+            .cloned()
+    }
 }
 
 /// What is due when.
 struct Due {
     every: Option<Duration>,
-    at: Instant,
+    /// `None` for never.
+    at: Option<Instant>,
 }
 
 impl Due {
     fn new(every: Option<Duration>) -> Self {
         Self {
             every,
-            at: Instant::now() + every.unwrap_or_default(),
+            at: every.map(|every| Instant::now() + every),
         }
     }
 
-    fn is_now(&mut self) -> bool {
-        let Some(every) = self.every.filter(|_| Instant::now() >= self.at) else {
-            return false;
-        };
-        self.at = Instant::now() + every;
-        true
+    fn is_now(&mut self, now: Instant) -> bool {
+        let is_now = self.at.is_some_and(|at| at <= now);
+        if is_now {
+            self.at = self.every.map(|every| now + every);
+        }
+        is_now
     }
 }
 
-/// Goes on until the cluster's last handle is gone.
-pub(super) async fn run(inner: Weak<Inner>, options: UpkeepOptions) {
-    let shortest = [
-        Some(options.ttl / 3),
-        options.check_every,
-        options.sweep_every,
-        options.leaks_every,
-    ];
-    let tick = shortest.into_iter().flatten().min().unwrap_or(options.ttl);
-    let mut ticks = interval(tick.max(Duration::from_millis(10)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Goes on until the cluster's last handle is gone, or it has left.
+pub(super) async fn run(inner: Weak<Inner>, wake: Arc<Notify>, options: UpkeepOptions) {
+    let beat_again = (options.ttl / 10).min(BEAT_AGAIN);
     let mut beat = Due::new(Some(options.ttl / 3));
-    beat.at = Instant::now();
+    beat.at = Some(Instant::now());
     let (mut check, mut sweep) = (Due::new(options.check_every), Due::new(options.sweep_every));
     let mut leaks = Due::new(options.leaks_every);
     let (mut suspects, mut ownerless) = (HashSet::new(), HashSet::new());
+    // Whether the registry may have entries that nobody gives back: of a former life under this name, say.
+    let mut has_unknown = true;
     loop {
+        let next = [&beat, &check, &sweep, &leaks]
+            .into_iter()
+            .filter_map(|due| due.at)
+            .min();
+        let next = next.unwrap_or_else(|| Instant::now() + options.ttl);
+        tokio::select! {
+            () = wake.notified() => {}
+            () = sleep_until(next) => {}
+        }
         let Some(inner) = inner.upgrade() else {
             return;
         };
+        let _turn = inner.upkeep.lock().await;
+        if inner.gone.load(Ordering::Acquire) {
+            return;
+        }
+        let now = Instant::now();
         // What ends in one go is given back in one go.
-        tokio::select! {
-            () = inner.local.left.notified() => inner.give_back().await,
-            _ = ticks.tick() => {}
+        has_unknown |= !inner.give_back().await;
+        if inner.beat_soon.swap(false, Ordering::AcqRel) {
+            beat.at = Some(now);
         }
-        if beat.is_now() {
-            inner.beat().await;
+        if beat.is_now(now) {
+            if !inner.beat().await {
+                beat.at = Some(Instant::now() + beat_again);
+            } else if has_unknown {
+                has_unknown = !inner.note(inner.forget_unknown().await);
+            }
         }
-        if check.is_now() {
-            let strategy = options.inconsistency;
-            inner.note(inner.compare(strategy, &mut suspects).await);
+        if check.is_now(now) {
+            inner.note(inner.compare(&mut suspects).await);
         }
-        if sweep.is_now() {
+        if sweep.is_now(now) {
             inner.note(inner.sweep().await);
         }
-        if leaks.is_now() {
+        if leaks.is_now(now) {
             inner.look_for_leaks(&mut ownerless);
         }
     }
 }
 
 impl Inner {
-    fn note(&self, result: Result<(), Unavailable>) {
-        if let Err(error) = result {
-            self.state.lock().figures.missed_beats += 1;
-            tracing::debug!(%error, node = self.node, "upkeep is put off");
-        }
+    /// Counts what the registry did not take. Answers whether it did.
+    fn note(&self, result: Result<(), Unavailable>) -> bool {
+        let Err(error) = result else {
+            return true;
+        };
+        self.state.lock().figures.missed_beats += 1;
+        tracing::debug!(%error, node = self.node, "upkeep is put off");
+        false
     }
 
-    async fn give_back(&self) {
+    /// Gives back what has ended. False if that is left to [`forget_unknown`](Self::forget_unknown).
+    async fn give_back(&self) -> bool {
         let leaving = self.local.take_leaving();
-        if let Err(error) = self.registry.unregister(&self.node, &leaving).await {
-            // They are over with their time to live, or found by the next comparison.
-            tracing::debug!(%error, count = leaving.len(), "entries are not given back");
+        if leaving.is_empty() {
+            return true;
         }
+        if !self.in_step.load(Ordering::Acquire) {
+            return false;
+        }
+        let result = self.registry.unregister(&self.node, &leaving).await;
+        if let Err(error) = &result {
+            tracing::debug!(%error, count = leaving.len(), "entries are not given back yet");
+        }
+        result.is_ok()
     }
 
-    async fn beat(&self) {
+    /// Says that the node is alive, and lets its entries live on. False if the registry did not take it.
+    async fn beat(&self) -> bool {
         let info = NodeInfo {
             node: self.node.clone(),
             version: self.version.clone(),
@@ -164,28 +216,115 @@ impl Inner {
             draining: self.draining.load(Ordering::Relaxed),
         };
         let result = async {
-            self.registry.beat(&info).await?;
-            self.renew(&self.local.entries()).await
+            let former = self.registry.beat(&info).await?;
+            self.look_for_twin(former);
+            // Before the entries are listed: a client that comes later registers itself, all others are listed.
+            self.in_step.store(true, Ordering::SeqCst);
+            let false_places = self.renew(&self.local.entries()).await?;
+            self.state.lock().false_places = false_places;
+            Ok(())
         };
-        self.note(result.await);
+        let is_taken = self.note(result.await);
+        if !is_taken {
+            self.in_step.store(false, Ordering::SeqCst);
+        }
+        is_taken
     }
 
-    async fn renew(&self, entries: &[Entry]) -> Result<(), Unavailable> {
-        let lost = self.registry.renew(&self.node, entries).await?;
+    /// Looks whether somebody else beats under the node's name. What the first heartbeat finds may be of a former life.
+    fn look_for_twin(&self, former: Option<NodeInfo>) {
+        let mut state = self.state.lock();
+        let is_first = !std::mem::replace(&mut state.has_beaten, true);
+        let twin = former.filter(|former| !is_first && former.started_ms != self.started_ms);
+        let was_known = state.twin.is_some();
+        state.twin = twin.map(|twin| {
+            format!(
+                "another node has the name `{}` too (version {}, started {} ms after 1970); give each a `node.id` of its own",
+                twin.node, twin.version, twin.started_ms
+            )
+        });
+        if let Some(twin) = state.twin.as_ref().filter(|_| !was_known) {
+            tracing::error!("{twin}");
+        }
+    }
+
+    /// Lets entries live on. Closes connections whose clients are elsewhere by now; says what is wrong, where the registry
+    /// has a place that does not exist and that is not to be corrected.
+    async fn renew(&self, entries: &[Entry]) -> Result<Option<String>, Unavailable> {
+        let Renewed { lost, restored } = self.registry.renew(&self.node, entries).await?;
+        if restored > 0 {
+            tracing::info!(
+                restored,
+                "the registry lacked clients that are connected here"
+            );
+            self.state.lock().figures.restored += restored as u64;
+        }
+        if lost.is_empty() {
+            return Ok(None);
+        }
+        let renewed: HashMap<&str, ConnectionId> = entries
+            .iter()
+            .map(|(client, connection)| (client.as_str(), *connection))
+            .collect();
+        let mut elsewhere: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
         for (client, place) in lost {
-            let Some(connection) = self.local.find(&client) else {
-                continue;
-            };
-            if connection < place.connection {
-                tracing::info!(
-                    client,
-                    node = place.node,
-                    "a client is connected elsewhere by now"
-                );
-                self.replace(connection);
+            // One that came back meanwhile registers itself.
+            let connection = renewed.get(client.as_str());
+            if connection.is_some_and(|connection| self.local.is_current(&client, *connection)) {
+                let there = elsewhere.entry(place.node).or_default();
+                there.push((client, place.connection));
             }
         }
-        Ok(())
+        let mut wrong = Vec::new();
+        for (node, there) in elsewhere {
+            let missing: HashSet<String> = if node == self.node {
+                there.iter().map(|(client, _)| client.clone()).collect()
+            } else {
+                // One that is silent is believed to hold what the registry says.
+                let missing = self.not_held(&node, &there).await;
+                missing.unwrap_or_default().into_iter().collect()
+            };
+            for (client, connection) in there {
+                let mine = renewed[client.as_str()];
+                if missing.contains(&client) {
+                    wrong.push((client, mine, node.clone(), connection));
+                } else if self.local.is_current(&client, mine) {
+                    tracing::info!(client, node, "a client is connected elsewhere by now");
+                    self.replace(mine);
+                }
+            }
+        }
+        self.put_right(wrong).await
+    }
+
+    /// Takes places out of the registry that do not exist, and puts this node's own there.
+    async fn put_right(
+        &self,
+        wrong: Vec<(String, ConnectionId, String, ConnectionId)>,
+    ) -> Result<Option<String>, Unavailable> {
+        let Some((first, _, node, _)) = wrong.first() else {
+            return Ok(None);
+        };
+        let trouble = format!(
+            "the registry has {} clients elsewhere that are connected here, the first `{first}` at `{node}`",
+            wrong.len()
+        );
+        tracing::error!("{trouble}");
+        self.state.lock().figures.inconsistencies += wrong.len() as u64;
+        if self.strategy == Inconsistency::FailFast {
+            return Ok(Some(trouble));
+        }
+        let mut mine = Vec::new();
+        for (client, connection, node, other) in wrong {
+            let entry = [(client.clone(), other)];
+            self.registry.unregister(&node, &entry).await?;
+            if self.local.is_current(&client, connection) {
+                mine.push((client, connection));
+            }
+        }
+        // Whoever lost once more is found by the next heartbeat.
+        self.registry.renew(&self.node, &mine).await?;
+        Ok(None)
     }
 
     async fn sweep(&self) -> Result<(), Unavailable> {
@@ -203,13 +342,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Looks for entries of this node that no connection stands behind. Those that were there the last time too are
-    /// wrong; one that is new may be of a connection that is just coming or going.
-    async fn compare(
-        &self,
-        strategy: Inconsistency,
-        suspects: &mut HashSet<String>,
-    ) -> Result<(), Unavailable> {
+    /// Entries of this node in the registry that no connection stands behind now.
+    async fn unknown(&self) -> Result<HashSet<String>, Unavailable> {
         let mut found = HashSet::new();
         let mut cursor = 0;
         for _ in 0..PAGES_MAX {
@@ -223,6 +357,37 @@ impl Inner {
                 break;
             }
         }
+        Ok(found)
+    }
+
+    /// Removes entries of this node that nobody is known to give back.
+    async fn forget_unknown(&self) -> Result<(), Unavailable> {
+        let unknown: Vec<String> = self.unknown().await?.into_iter().collect();
+        if !unknown.is_empty() {
+            tracing::info!(
+                node = self.node,
+                count = unknown.len(),
+                "entries of clients that are not connected any more were cleared away"
+            );
+        }
+        self.forget(&unknown).await
+    }
+
+    /// Removes entries of this node. A client that has come meanwhile keeps its own.
+    async fn forget(&self, clients: &[String]) -> Result<(), Unavailable> {
+        self.registry.forget(&self.node, clients).await?;
+        let held = |client: &String| Some((client.clone(), self.local.find(client)?));
+        let come: Vec<Entry> = clients.iter().filter_map(held).collect();
+        if !come.is_empty() {
+            self.renew(&come).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks for entries of this node that no connection stands behind. Those that were there the last time too are
+    /// wrong; one that is new may be of a connection that is just coming or going.
+    async fn compare(&self, suspects: &mut HashSet<String>) -> Result<(), Unavailable> {
+        let found = self.unknown().await?;
         let wrong: Vec<String> = found.intersection(suspects).cloned().collect();
         *suspects = found;
         let mut trouble = None;
@@ -234,8 +399,8 @@ impl Inner {
                 "the registry has clients that are not connected here"
             );
             self.state.lock().figures.inconsistencies += wrong.len() as u64;
-            match strategy {
-                Inconsistency::AutoCorrect => self.registry.forget(&self.node, &wrong).await?,
+            match self.strategy {
+                Inconsistency::AutoCorrect => self.forget(&wrong).await?,
                 Inconsistency::FailFast => {
                     trouble = Some(format!(
                         "the registry has {} clients under this node that are not connected here, the first `{}`",
@@ -245,7 +410,7 @@ impl Inner {
                 }
             }
         }
-        self.state.lock().trouble = trouble;
+        self.state.lock().unknown = trouble;
         Ok(())
     }
 
@@ -259,8 +424,8 @@ impl Inner {
         for (_, connection) in &dead {
             self.local.end(*connection);
         }
-        let streams = self.hub.readers_of(EVERY_CLIENT, usize::MAX).into_iter();
-        let ids = streams.map(|(connection, ..)| connection);
+        let (_, streams) = self.hub.readers_of(EVERY_CLIENT, usize::MAX);
+        let ids = streams.into_iter().map(|(connection, ..)| connection);
         let ownerless: HashSet<_> = ids.filter(|id| !self.local.owns(*id)).collect();
         let leaked: Vec<_> = ownerless.intersection(suspects).copied().collect();
         for connection in &leaked {

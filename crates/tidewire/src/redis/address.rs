@@ -7,12 +7,12 @@ use redis::aio::MultiplexedConnection;
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, PushInfo,
-    RedisError, RedisResult, TlsMode,
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError,
+    RedisResult, TlsMode,
 };
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 
-use super::connection::{Alive, Connection};
+use super::connection::{Alive, Connection, Pushes};
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -94,10 +94,7 @@ impl Address {
         matches!(self, Self::Cluster(_))
     }
 
-    pub(super) async fn connect(
-        &self,
-        pushes: Option<mpsc::Sender<PushInfo>>,
-    ) -> RedisResult<Connection> {
+    pub(super) async fn connect(&self, pushes: Option<Pushes>) -> RedisResult<Connection> {
         let alive = Alive::new();
         // Commands have time-outs of their own, as some of them block.
         let config = AsyncConnectionConfig::new()
@@ -193,7 +190,7 @@ impl Parts {
         builder.build()
     }
 
-    fn cluster(&self, pushes: Option<mpsc::Sender<PushInfo>>) -> RedisResult<ClusterClient> {
+    fn cluster(&self, pushes: Option<Pushes>) -> RedisResult<ClusterClient> {
         let mut builder: ClusterClientBuilder = ClusterClient::builder(self.addresses(self.tls))
             .connection_timeout(super::CONNECT_TIMEOUT)
             // What is unknown must not be repeated by the library.
@@ -210,8 +207,7 @@ impl Parts {
         }
         if let Some(pushes) = pushes {
             builder = builder.push_sender(move |push| {
-                // What there is no room for is lost, as Pub/Sub has it.
-                let _ = pushes.try_send(push);
+                pushes.put(push);
                 Ok::<(), redis::aio::SendError>(())
             });
         }

@@ -10,10 +10,12 @@ use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::{Notify, mpsc};
 
+use super::connection::Pushes;
 use super::{Backoff, Connection, Redis, timed_out};
 
-/// Messages that wait for whoever takes them. What comes beyond is lost, and counted as an interruption.
-const WAITING_MAX: usize = 8_192;
+/// Messages on their way to whoever takes them, after those that wait in the connection. What there is no room for is
+/// lost, and that is an interruption.
+const MESSAGES_MAX: usize = 32;
 /// How long Redis may take to confirm a subscription.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a silent connection is asked whether it is still there.
@@ -66,7 +68,7 @@ impl Channels {
             names: Mutex::new(names),
             ..Wanted::default()
         });
-        let (messages, receiver) = mpsc::channel(WAITING_MAX);
+        let (messages, receiver) = mpsc::channel(MESSAGES_MAX);
         tokio::spawn(run(redis, Arc::downgrade(&wanted), messages));
         (Self { wanted }, receiver)
     }
@@ -122,7 +124,7 @@ async fn listen(
     messages: &mpsc::Sender<Message>,
     backoff: &mut Backoff,
 ) -> RedisResult<()> {
-    let (pushes, mut pushed) = mpsc::channel(WAITING_MAX);
+    let (pushes, mut pushed) = Pushes::new();
     let mut connection = redis.for_channels(pushes).await?;
     let mut current = Names::default();
     let mut told = false;
@@ -143,9 +145,9 @@ async fn listen(
         }
         let changed = all.changed.notified();
         tokio::select! {
-            push = pushed.recv() => {
+            push = pushed.next() => {
                 let Some(push) = push.filter(|push| push.kind != PushKind::Disconnection) else {
-                    return Err(timed_out("the connection has ended"));
+                    return Err(timed_out("the connection has ended, or more came than was taken"));
                 };
                 if let Some(message) = message(push)
                     && messages.send(message).await.is_err()

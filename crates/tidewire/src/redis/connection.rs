@@ -1,12 +1,19 @@
 //! One connection, whichever kind of server it leads to.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use redis::aio::{ConnectionLike, MultiplexedConnection, SendError};
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, Pipeline, PushInfo, PushKind, RedisFuture, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+
+/// What a server pushes and nobody has taken yet: so many messages and bytes at most. Stops a slow reader from filling
+/// the memory.
+const PUSHES_MAX: usize = 8_192;
+const PUSHES_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What a message takes beside its text, about.
+const PUSH_BYTES: usize = 128;
 
 /// A connection. Clones share it; commands of all are sent in the order in which they are given, and answered so.
 #[derive(Clone)]
@@ -32,7 +39,7 @@ impl Alive {
     /// Looks for the end of the connection among what the server pushes, and hands on the rest.
     pub(super) fn watch(
         self: &Arc<Self>,
-        pushes: Option<mpsc::Sender<PushInfo>>,
+        pushes: Option<Pushes>,
     ) -> impl Fn(PushInfo) -> Result<(), SendError> + Send + Sync + 'static {
         let alive = self.clone();
         move |push| {
@@ -40,12 +47,78 @@ impl Alive {
                 alive.0.store(false, Ordering::Release);
             }
             if let Some(pushes) = &pushes {
-                // What there is no room for is lost, as Pub/Sub has it.
-                let _ = pushes.try_send(push);
+                pushes.put(push);
             }
             Ok(())
         }
     }
+}
+
+/// Where what a server pushes waits for whoever takes it.
+#[derive(Clone)]
+pub(super) struct Pushes {
+    queue: mpsc::Sender<PushInfo>,
+    waiting: Arc<Waiting>,
+}
+
+/// The other end.
+pub(super) struct Pushed {
+    queue: mpsc::Receiver<PushInfo>,
+    waiting: Arc<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: AtomicUsize,
+    /// There was no room for something.
+    lost: Notify,
+}
+
+impl Pushes {
+    pub(super) fn new() -> (Self, Pushed) {
+        let (sender, queue) = mpsc::channel(PUSHES_MAX);
+        let waiting = Arc::<Waiting>::default();
+        let pushed = Pushed {
+            queue,
+            waiting: waiting.clone(),
+        };
+        let pushes = Self {
+            queue: sender,
+            waiting,
+        };
+        (pushes, pushed)
+    }
+
+    pub(super) fn put(&self, push: PushInfo) {
+        let bytes = bytes_of(&push);
+        let before = self.waiting.bytes.fetch_add(bytes, Ordering::AcqRel);
+        if before + bytes > PUSHES_BYTES_MAX || self.queue.try_send(push).is_err() {
+            self.waiting.bytes.fetch_sub(bytes, Ordering::AcqRel);
+            self.waiting.lost.notify_one();
+        }
+    }
+}
+
+impl Pushed {
+    /// The next one; `None` if there are no more, or one was lost.
+    pub(super) async fn next(&mut self) -> Option<PushInfo> {
+        tokio::select! {
+            push = self.queue.recv() => {
+                let push = push?;
+                self.waiting.bytes.fetch_sub(bytes_of(&push), Ordering::AcqRel);
+                Some(push)
+            }
+            () = self.waiting.lost.notified() => None,
+        }
+    }
+}
+
+fn bytes_of(push: &PushInfo) -> usize {
+    let bytes = |value: &Value| match value {
+        Value::BulkString(bytes) => bytes.len(),
+        _ => 0,
+    };
+    PUSH_BYTES + push.data.iter().map(bytes).sum::<usize>()
 }
 
 impl Connection {

@@ -12,15 +12,20 @@ pub(crate) mod channels;
 mod connection;
 mod script;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::{Cmd, RedisError, RedisResult, Value};
-use tokio::sync::Mutex;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
 
 use self::address::Address;
 pub use self::address::AddressError;
 pub use self::channels::{Channels, Message};
 pub use self::connection::Connection;
+use self::connection::Pushes;
 pub use self::script::Script;
 
 /// How long a connection may take to be made.
@@ -30,10 +35,14 @@ const BACKOFF_MS: std::ops::RangeInclusive<u64> = 50..=1_000;
 
 /// Where a Redis is, and what this hub's names there begin with. Keeps one connection for commands that all share.
 pub struct Redis {
-    address: Address,
+    address: Arc<Address>,
     prefix: String,
-    shared: Mutex<Option<Connection>>,
+    shared: Mutex<Option<Attempt>>,
 }
+
+/// An attempt to connect, and what came of it. All who need the connection meanwhile wait for this one: while a server
+/// hangs, nobody waits for more than one.
+type Attempt = Shared<BoxFuture<'static, RedisResult<Connection>>>;
 
 impl Redis {
     /// Nothing is connected yet.
@@ -56,7 +65,7 @@ impl Redis {
             )));
         }
         Ok(Self {
-            address,
+            address: Arc::new(address),
             prefix: prefix.to_owned(),
             shared: Mutex::new(None),
         })
@@ -72,18 +81,45 @@ impl Redis {
         &self.prefix
     }
 
+    /// Whether several servers share the keys.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.address.is_cluster()
+    }
+
     /// The connection that all commands share, made where there is none. Nothing that blocks may be sent over it.
     ///
     /// # Errors
     /// If none can be made now.
     pub async fn connection(&self) -> RedisResult<Connection> {
-        let mut shared = self.shared.lock().await;
-        if let Some(connection) = shared.as_ref().filter(|connection| connection.is_alive()) {
-            return Ok(connection.clone());
+        self.attempt().await
+    }
+
+    /// The same, waited for until a time.
+    pub(crate) async fn connection_by(&self, deadline: Instant) -> RedisResult<Connection> {
+        let too_late = |_| Err(timed_out("Redis did not answer while connecting"));
+        timeout_at(deadline, self.attempt())
+            .await
+            .unwrap_or_else(too_late)
+    }
+
+    fn attempt(&self) -> Attempt {
+        let mut shared = self.shared.lock();
+        let is_of_use = |attempt: &&Attempt| match attempt.peek() {
+            Some(Ok(connection)) => connection.is_alive(),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        if let Some(attempt) = shared.as_ref().filter(is_of_use) {
+            return attempt.clone();
         }
-        let connection = self.dedicated().await?;
-        *shared = Some(connection.clone());
-        Ok(connection)
+        let address = self.address.clone();
+        let attempt = async move { connect(&address, None).await }
+            .boxed()
+            .shared();
+        // It goes on also if all who wait have given up.
+        tokio::spawn(attempt.clone());
+        *shared = Some(attempt.clone());
+        attempt
     }
 
     /// A new connection for one purpose, such as a command that blocks.
@@ -91,48 +127,52 @@ impl Redis {
     /// # Errors
     /// If none can be made now.
     pub async fn dedicated(&self) -> RedisResult<Connection> {
-        match tokio::time::timeout(CONNECT_TIMEOUT, self.address.connect(None)).await {
-            Ok(result) => result,
-            Err(_) => Err(timed_out("Redis did not answer while connecting")),
-        }
+        connect(&self.address, None).await
     }
 
-    pub(crate) async fn for_channels(
-        &self,
-        pushes: tokio::sync::mpsc::Sender<::redis::PushInfo>,
-    ) -> RedisResult<Connection> {
-        match tokio::time::timeout(CONNECT_TIMEOUT, self.address.connect(Some(pushes))).await {
-            Ok(result) => result,
-            Err(_) => Err(timed_out("Redis did not answer while connecting")),
-        }
+    async fn for_channels(&self, pushes: Pushes) -> RedisResult<Connection> {
+        connect(&self.address, Some(pushes)).await
     }
 
-    /// Sends a command over the shared connection, and waits up to `longest` for the answer.
+    /// Sends a command over the shared connection, and waits up to `longest` for the connection and the answer.
     ///
     /// # Errors
     /// What Redis answers, or that the connection broke: whether the command was carried out is unknown then.
     pub async fn send(&self, command: &Cmd, longest: Duration) -> RedisResult<Value> {
-        let mut connection = self.connection().await?;
-        let answer = match tokio::time::timeout(longest, command.query_async(&mut connection)).await
-        {
+        let deadline = Instant::now() + longest;
+        let connection = self.connection_by(deadline).await?;
+        self.send_over(connection, command, deadline).await
+    }
+
+    /// Sends a command over the shared connection that was got before.
+    pub(crate) async fn send_over(
+        &self,
+        mut connection: Connection,
+        command: &Cmd,
+        deadline: Instant,
+    ) -> RedisResult<Value> {
+        let answer = match timeout_at(deadline, command.query_async(&mut connection)).await {
             Ok(answer) => answer,
             Err(_) => Err(timed_out("Redis did not answer in time")),
         };
         if let Err(error) = &answer {
-            self.note(&connection, error).await;
+            Self::note(&connection, error);
         }
         answer
     }
 
     /// Gives the shared connection up where an error says that it is of no more use.
-    pub(crate) async fn note(&self, connection: &Connection, error: &RedisError) {
+    pub(crate) fn note(connection: &Connection, error: &RedisError) {
         if error.is_io_error() || is_wrong_server(error) {
             connection.give_up();
-            let mut shared = self.shared.lock().await;
-            if shared.as_ref().is_some_and(|shared| !shared.is_alive()) {
-                *shared = None;
-            }
         }
+    }
+}
+
+async fn connect(address: &Address, pushes: Option<Pushes>) -> RedisResult<Connection> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, address.connect(pushes)).await {
+        Ok(result) => result,
+        Err(_) => Err(timed_out("Redis did not answer while connecting")),
     }
 }
 

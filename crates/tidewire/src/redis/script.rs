@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use redis::{Cmd, RedisError, RedisResult, ServerErrorKind, ToRedisArgs, Value};
+use tokio::time::{Instant, timeout_at};
 
 use super::{Connection, Redis, timed_out};
 
@@ -19,7 +20,7 @@ impl Script {
         Self { code, digest }
     }
 
-    /// Carries the script out once, over the shared connection. Where the server has forgotten the script, which it says
+    /// Carries the script out once, over the shared connection, and waits up to `longest` for all that takes. Where the server has forgotten the script, which it says
     /// before it does anything, it is sent again.
     ///
     /// # Errors
@@ -31,10 +32,12 @@ impl Script {
         arguments: &[impl ToRedisArgs],
         longest: Duration,
     ) -> RedisResult<Value> {
-        let mut connection = redis.connection().await?;
-        let answer = self.run_on(&mut connection, keys, arguments, longest).await;
+        let deadline = Instant::now() + longest;
+        let mut connection = redis.connection_by(deadline).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = self.run_on(&mut connection, keys, arguments, left).await;
         if let Err(error) = &answer {
-            redis.note(&connection, error).await;
+            Redis::note(&connection, error);
         }
         answer
     }
@@ -50,12 +53,13 @@ impl Script {
         arguments: &[impl ToRedisArgs],
         longest: Duration,
     ) -> RedisResult<Value> {
+        let deadline = Instant::now() + longest;
         let by_digest = command("EVALSHA", &self.digest, keys, arguments);
-        let answer = query(&by_digest, connection, longest).await;
+        let answer = query(&by_digest, connection, deadline).await;
         match answer {
             Err(error) if is_unknown(&error) => {
                 let whole = command("EVAL", self.code, keys, arguments);
-                query(&whole, connection, longest).await
+                query(&whole, connection, deadline).await
             }
             answer => answer,
         }
@@ -78,9 +82,9 @@ fn command(name: &str, script: &str, keys: &[&str], arguments: &[impl ToRedisArg
 async fn query(
     command: &Cmd,
     connection: &mut Connection,
-    longest: Duration,
+    deadline: Instant,
 ) -> RedisResult<Value> {
-    match tokio::time::timeout(longest, command.query_async(connection)).await {
+    match timeout_at(deadline, command.query_async(connection)).await {
         Ok(answer) => answer,
         Err(_) => Err(timed_out("Redis did not answer in time")),
     }

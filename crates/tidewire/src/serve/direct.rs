@@ -137,6 +137,8 @@ pub(super) struct Direct<S = TcpStream> {
     open: Option<Box<Open>>,
     /// Whether the socket may take bytes; false from when it did not until it says so.
     writable: bool,
+    /// Whether the body's end was written.
+    ended: bool,
 }
 
 impl<S: Sink> Direct<S> {
@@ -146,6 +148,7 @@ impl<S: Sink> Direct<S> {
             stream,
             open: None,
             writable: true,
+            ended: false,
         }
     }
 
@@ -163,8 +166,13 @@ impl<S: Sink> Direct<S> {
 
     /// Sends what the client lacks, up to one chunk.
     pub(super) fn serve(&mut self, now: Moment, scratch: &mut Scratch) -> Outcome {
-        if let Some(reason) = self.live.connection().close_requested() {
-            return Outcome::Close(reason);
+        let close = match self.open {
+            // What the chunk's head promised comes first.
+            Some(_) => self.live.break_off_now(),
+            None => self.live.close_now(),
+        };
+        if let Some(reason) = close {
+            return self.end_body(reason, now);
         }
         if !self.writable {
             return Outcome::Sleep;
@@ -174,6 +182,23 @@ impl<S: Sink> Direct<S> {
             None => self.send_chunk(now, scratch),
         };
         served.unwrap_or_else(Outcome::Close)
+    }
+
+    /// Writes the body's end, if the socket takes it, or says at once that it is over.
+    fn end_body(&mut self, reason: CloseReason, now: Moment) -> Outcome {
+        if self.live.break_off_now().is_none() {
+            match write(&mut self.stream, LAST_CHUNK) {
+                Ok(0) => {
+                    self.writable = false;
+                    self.live.note_write(0, false, now);
+                    return Outcome::Sleep;
+                }
+                // So few bytes are taken as one.
+                Ok(_) => self.ended = true,
+                Err(gone) => return Outcome::Close(gone),
+            }
+        }
+        Outcome::Close(reason)
     }
 
     fn send_chunk(&mut self, now: Moment, scratch: &mut Scratch) -> Result<Outcome, CloseReason> {
@@ -192,7 +217,10 @@ impl<S: Sink> Direct<S> {
         let (n, complete) = self.write(&scratch.chunk, now)?;
         if complete {
             self.live.sent(&scratch.batch, scratch.batch.bytes().len());
-            let again = scratch.batch.is_full() || scratch.batch.has_end();
+            // One that is to be closed may have all by now.
+            let again = scratch.batch.is_full()
+                || scratch.batch.has_end()
+                || self.live.connection().close_requested().is_some();
             return Ok(if again {
                 Outcome::Again
             } else {
@@ -316,11 +344,16 @@ impl<S: Sink> Direct<S> {
             live,
             mut stream,
             open,
+            ended,
             ..
         } = self;
         let cut_short = open.is_some() || live.subscription().is_within_event();
         let last_words = live.end(reason).unwrap_or_default();
         if cut_short || reason == CloseReason::ClientGone {
+            return;
+        }
+        if ended {
+            stream.shut_down();
             return;
         }
         scratch.place = None;

@@ -311,28 +311,59 @@ fn an_event_larger_than_a_chunk_ends_its_stream_if_the_log_drops_it() {
 }
 
 #[test]
-fn a_close_within_a_chunk_says_nothing_more_and_one_between_chunks_says_goodbye() {
+fn a_close_waits_for_all_that_was_sent_before_wherever_it_was_cut() {
     let hub = hub(LARGE, SlowClient::Close);
-    cut_everywhere(&hub, |n, mut driven| {
-        let between_chunks = n == 0 || driven.body().1 == BodyEnd::Open;
-        let id = driven
-            .direct
-            .as_mut()
-            .map(|direct| direct.live().connection().id);
-        assert!(hub.close(id.unwrap()));
+    cut_everywhere(&hub, |_, mut driven| {
+        let direct = driven.direct.as_mut().unwrap();
+        let id = direct.live().connection().id;
+        assert!(hub.close(id));
         driven.take(usize::MAX);
         assert_eq!(driven.closed, Some(CloseReason::Closed));
         let (payload, end) = driven.body();
-        let events = decode(&payload);
-        if between_chunks {
-            assert_eq!(
-                events.last().map(|event| event.event.as_str()),
-                Some("closed")
-            );
-            assert_eq!(end, BodyEnd::Last);
+        assert_eq!((ticks(&payload), end), (three(), BodyEnd::Last));
+        let last = decode(&payload).pop().map(|event| event.event);
+        assert_eq!(last.as_deref(), Some("closed"));
+    });
+    assert_eq!(hub.stats().connections, 0);
+}
+
+#[test]
+fn last_words_and_the_end_are_said_byte_by_byte_too() {
+    let hub = hub(LARGE, SlowClient::Close);
+    let mut driven = Driven::new(&hub, "a");
+    publish_all(&hub, "a", &three());
+    let id = driven.direct.as_mut().unwrap().live().connection().id;
+    assert!(hub.close(id));
+    while driven.closed.is_none() {
+        driven.take(1);
+    }
+    // Only the end's own bytes are few enough not to be cut.
+    let (payload, _) = driven.body();
+    assert_eq!(ticks(&payload), three());
+    let last = decode(&payload).pop().map(|event| event.event);
+    assert_eq!(last.as_deref(), Some("closed"));
+    assert_eq!(hub.stats().connections, 0);
+}
+
+#[test]
+fn a_stalled_client_is_broken_off_within_a_chunk_also_where_it_was_to_be_closed() {
+    let hub = hub(LARGE, SlowClient::Close);
+    cut_everywhere(&hub, |n, mut driven| {
+        let between_chunks = n == 0 || driven.body().1 == BodyEnd::Open;
+        let direct = driven.direct.as_mut().unwrap();
+        let connection = direct.live().connection().clone();
+        assert!(hub.close(connection.id));
+        hub.shared.close_stalled(&connection);
+        driven.take(usize::MAX);
+        assert_eq!(driven.closed, Some(CloseReason::Closed));
+        let (payload, end) = driven.body();
+        assert!(three().starts_with(&ticks(&payload)));
+        let expected = if between_chunks {
+            BodyEnd::Last
         } else {
-            assert!(three().starts_with(&ticks(&payload)) && end == BodyEnd::WithinChunk);
-        }
+            BodyEnd::WithinChunk
+        };
+        assert_eq!(end, expected);
     });
     assert_eq!(hub.stats().connections, 0);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tidewire_core::subscription::{CloseReason, SlowClient, Subscription};
+use tidewire_core::subscription::{Batch, CloseReason, Poll, SlowClient, Subscription};
 use tokio_util::task::TaskTracker;
 
 use super::{dechunk, hub, live, publish, ticks};
@@ -191,4 +191,33 @@ fn a_connection_costs_no_more_than_it_should() {
     let all = reactor::entry_size() + size_of::<Connection>() + 16 + tables;
     println!("in all: {all}");
     assert!(all <= 500, "{all}");
+}
+
+/// A connection gets a topic of its own with the first event that is sent to it, and that may be while it looks for news.
+#[test]
+fn the_first_event_to_a_connection_is_not_passed_over() {
+    const ROUNDS: usize = 500;
+    let hub = hub(HISTORY_BYTES, SlowClient::Close);
+    let mut batch = Batch::default();
+    let mut takes_data = |live: &mut Live| {
+        let has_data = live.gather(1_000, &mut batch) == Poll::Data;
+        if has_data {
+            live.sent(&batch, batch.bytes().len());
+        }
+        has_data
+    };
+    for round in 0..ROUNDS {
+        let mut live = live(&hub, "a");
+        while takes_data(&mut live) {}
+        let id = live.connection().id;
+        let mut has_come = false;
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| hub.send_to(id, "first").unwrap());
+            while !sending.is_finished() {
+                has_come |= takes_data(&mut live);
+            }
+            assert!(sending.join().unwrap());
+        });
+        assert!(has_come || takes_data(&mut live), "round {round}");
+    }
 }
