@@ -69,6 +69,16 @@ pub(crate) fn run(config: &Config) -> Exit {
     }
 }
 
+/// Whether a hub would start with these settings, as far as that can be told without starting it.
+///
+/// # Errors
+/// With the setting that can't be used.
+pub(crate) fn check(config: &Config) -> Result<(), String> {
+    Access::new(config)?;
+    builder(config)?;
+    Source::load(&config.tls).map(drop)
+}
+
 async fn serve(
     config: &Config,
     hub: &Hub,
