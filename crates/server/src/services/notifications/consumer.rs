@@ -38,6 +38,11 @@ redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 4))
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
 return 1";
 
+/// Counts the events that a group has not been given, up to a number.
+const COUNT: &str = "return #redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])";
+/// So many are counted; of more, Redis says how many there are, as far as it knows.
+const COUNTED_MAX: u64 = 1_000;
+
 /// Removes from a group who has nothing, and has not asked for anything for long. Nodes without a `node.id` are new
 /// consumers with every start.
 const REMOVE_GONE: &str = "
@@ -115,6 +120,7 @@ pub(super) struct Consumer {
     options: ConsumerOptions,
     figures: Arc<ConsumerFigures>,
     put_aside: Script,
+    count: Script,
     remove_gone: Script,
 }
 
@@ -141,6 +147,7 @@ impl Consumer {
             options,
             figures,
             put_aside: Script::new(PUT_ASIDE),
+            count: Script::new(COUNT),
             remove_gone: Script::new(REMOVE_GONE),
         }
     }
@@ -374,6 +381,15 @@ impl Consumer {
         Ok(())
     }
 
+    async fn count_after(&self, connection: &mut Connection, id: String) -> RedisResult<u64> {
+        let keys = [self.options.stream.as_str()];
+        let arguments = [id, COUNTED_MAX.to_string()];
+        let count = self
+            .count
+            .run_on(connection, &keys, &arguments, ANSWER_TIMEOUT);
+        u64::from_redis_value(count.await?).map_err(Into::into)
+    }
+
     async fn remove_gone(&self, connection: &mut Connection) -> RedisResult<()> {
         let idle = self.options.retry_after.saturating_mul(GONE_AFTER);
         let arguments = [self.options.group.clone(), idle.as_millis().to_string()];
@@ -405,11 +421,22 @@ impl Consumer {
                 found.map(|(_, value)| value.clone())
             };
             let name = get("name").and_then(|value| String::from_redis_value(value).ok());
-            if name.as_ref() == Some(&self.options.group) {
-                let number = |name| get(name).and_then(|value| u64::from_redis_value(value).ok());
-                let lag = number("lag").unwrap_or_default() + number("pending").unwrap_or_default();
-                self.figures.lag.store(lag, Ordering::Relaxed);
+            if name.as_ref() != Some(&self.options.group) {
+                continue;
             }
+            let number = |name| get(name).and_then(|value| u64::from_redis_value(value).ok());
+            let last = get("last-delivered-id").and_then(|id| String::from_redis_value(id).ok());
+            let counted = match last {
+                Some(last) => self.count_after(connection, last).await?,
+                None => 0,
+            };
+            // Where events were deleted, Redis does not know how many are waiting, or counts the deleted ones for ever.
+            let waiting = match number("lag") {
+                Some(lag) if counted == COUNTED_MAX => lag.max(counted),
+                _ => counted,
+            };
+            let lag = waiting + number("pending").unwrap_or_default();
+            self.figures.lag.store(lag, Ordering::Relaxed);
         }
         Ok(())
     }
