@@ -32,8 +32,8 @@ pub enum Subscribed {
         starts_after: NativeId,
         /// Set where the client will be told that events are missing.
         gap: Option<GapReason>,
-        /// Where what is missing begins, if it is only that the log has it no more: the broker's store may have it. What
-        /// a rule of retention hides is missing for good.
+        /// Where what is missing begins, if it is only that the log has it no more, or not yet: the broker's store may have it.
+        /// What a rule of retention hides is missing for good.
         older_after: Option<Offset>,
     },
     /// The stream that the client wants to resume is over for good: HTTP 204.
@@ -166,8 +166,14 @@ impl Log {
         native: Option<NativeId>,
         now_ms: u64,
     ) -> Place {
+        let mut ahead = None;
         let known = match native {
             Some(id) if id.epoch == self.epoch() && id.offset <= self.head() => Some(id.offset),
+            Some(id) if id.epoch == self.epoch() => {
+                // Another node may have it already: the broker's store knows.
+                ahead = Some(id.offset);
+                None
+            }
             Some(_) => None,
             None => self
                 .own_id(id)
@@ -178,7 +184,7 @@ impl Log {
             return Place {
                 next: self.history_start(filter, now_ms),
                 gap: Some(GapReason::UnknownId),
-                older_after: None,
+                older_after: ahead,
             };
         };
         let wanted = self.store.partition_point(|entry| entry.offset <= offset);

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::Shared as SharedFuture;
@@ -19,6 +20,7 @@ use tidewire_core::id::{Epoch, NativeId, Offset};
 use tidewire_core::subscription::GapReason;
 use tidewire_core::topic::Topic;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
 
 use crate::broker::{BoxFuture, Broker, Page, Publication, id_of};
 use crate::clock::now_ms;
@@ -33,6 +35,9 @@ const READS_MAX: usize = 2;
 const PAGES_MAX: usize = 8;
 /// Events looked at for one client before it is told of a gap. Stops a client of a rare topic from reading all there is.
 const LOOKED_AT_MAX: usize = 1_000_000;
+/// How long a client waits for a node that has not read yet what the client has from another one, and how often it looks.
+const BEHIND_MAX: Duration = Duration::from_secs(5);
+const BEHIND_EVERY: Duration = Duration::from_millis(20);
 /// Bytes of one frame, but for its last event.
 const FRAME_BYTES: usize = 16 * 1024;
 
@@ -128,6 +133,10 @@ pub(crate) struct Older {
     /// Everything up to here was sent or is none of the client's.
     after: Offset,
     looked_at: usize,
+    /// Whether a page was read anew that may have been older than the client.
+    read_anew: bool,
+    /// Since when the node is behind the client.
+    behind_since: Option<Instant>,
     /// What the stream begins with, until it is sent.
     head: Vec<u8>,
     step: Step,
@@ -139,6 +148,18 @@ enum Step {
     Wait(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
     Read(Reading),
     Write(Arc<Page>, usize),
+    /// Until the node's log has come to where the client is.
+    Behind(Pin<Box<Sleep>>),
+}
+
+/// Where the node's log is, seen from a client's place.
+enum LogIs {
+    /// It has not read up to there.
+    Behind,
+    /// It has all that comes after; or it is another one, which says what is missing.
+    There,
+    /// It begins later.
+    Later,
 }
 
 /// What there is to do next.
@@ -167,6 +188,8 @@ impl Older {
             from_id,
             after,
             looked_at: 0,
+            read_anew: false,
+            behind_since: None,
             head: Vec::new(),
             step: Step::Wait(Box::pin(async move { readers.acquire_owned().await.ok() })),
             permit: None,
@@ -194,6 +217,12 @@ impl Older {
                 Step::Read(reading) => match std::task::ready!(Pin::new(reading).poll(cx)) {
                     Ok(page) if page.until <= self.after && !page.events.is_empty() => {
                         if !self.read_next() {
+                            return self.done();
+                        }
+                    }
+                    Ok(page) if page.newest < self.after => {
+                        // Read before the client had its id from another node; or nobody ever had it, as the log will say.
+                        if std::mem::replace(&mut self.read_anew, true) || !self.read_next() {
                             return self.done();
                         }
                     }
@@ -237,8 +266,14 @@ impl Older {
                     }
                     let goes_on = page.until > self.after || !page.events.is_empty();
                     self.after = self.after.max(page.until);
-                    if self.has_reached_the_log() || !goes_on {
-                        return self.done();
+                    match self.log() {
+                        LogIs::Behind => self.wait_for_log(),
+                        LogIs::There => return self.done(),
+                        LogIs::Later if !goes_on => return self.done(),
+                        LogIs::Later => {}
+                    }
+                    if matches!(self.step, Step::Behind(_)) {
+                        continue;
                     }
                     if self.looked_at > LOOKED_AT_MAX {
                         tracing::debug!(
@@ -250,8 +285,22 @@ impl Older {
                         return self.done();
                     }
                 }
+                Step::Behind(sleep) => {
+                    std::task::ready!(sleep.as_mut().poll(cx));
+                    let since = *self.behind_since.get_or_insert_with(Instant::now);
+                    if matches!(self.log(), LogIs::Behind) && since.elapsed() < BEHIND_MAX {
+                        self.wait_for_log();
+                    } else {
+                        return self.done();
+                    }
+                }
             }
         }
+    }
+
+    fn wait_for_log(&mut self) {
+        self.behind_since.get_or_insert_with(Instant::now);
+        self.step = Step::Behind(Box::pin(tokio::time::sleep(BEHIND_EVERY)));
     }
 
     fn read_next(&mut self) -> bool {
@@ -264,10 +313,18 @@ impl Older {
         true
     }
 
-    fn has_reached_the_log(&self) -> bool {
-        self.hub
-            .shared
-            .read_log(|log| log.epoch() != self.epoch || log.holds_all_after(self.after))
+    fn log(&self) -> LogIs {
+        self.hub.shared.read_log(|log| {
+            if log.epoch() != self.epoch {
+                LogIs::There
+            } else if log.head() < self.after {
+                LogIs::Behind
+            } else if log.holds_all_after(self.after) {
+                LogIs::There
+            } else {
+                LogIs::Later
+            }
+        })
     }
 
     fn done(&mut self) -> Poll<Frame> {

@@ -157,6 +157,8 @@ pub struct Page {
     pub until: Offset,
     /// Events up to here may be gone from the store too.
     pub lost: Offset,
+    /// The newest place of the store. There is nothing beyond, also not for a client that claims to have it.
+    pub newest: Offset,
 }
 
 /// Where events are stored. See the [module's documentation](self) for what is promised.

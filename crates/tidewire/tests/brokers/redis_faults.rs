@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidewire::core::log::Refused;
 use tidewire::{Hub, PublishError};
 
 use crate::world::*;
@@ -186,4 +187,49 @@ async fn a_hub_that_ends_stores_what_waits() {
     stopping.await.unwrap();
     let late = start(&redis, folder.path()).await;
     assert_eq!(data(&late, "a").len(), stored);
+}
+
+/// Single events that wait at the same time are stored together, and each is answered for itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_wait_together_are_few_entries_and_have_answers_of_their_own() {
+    let folder = folder();
+    let redis = Redis::start().with(|o| o.answer_timeout = WAIT_MAX);
+    let hub = start(&redis, folder.path()).await;
+    hub.close_topic(topic("closed")).await.unwrap();
+    for is_one_closed in [false, true] {
+        let before = entries(&redis, folder.path());
+        redis.server.pause();
+        let waiting: Vec<_> = (0..200)
+            .map(|n| {
+                let hub = hub.clone();
+                let is_closed = is_one_closed && n == 77;
+                let name = if is_closed { "closed" } else { "a" };
+                tokio::spawn(async move { publish(&hub, name, &n.to_string()).await })
+            })
+            .collect();
+        redis.server.resume();
+        let mut ids = Vec::new();
+        for (n, publisher) in waiting.into_iter().enumerate() {
+            match publisher.await.unwrap() {
+                Ok(id) => ids.push((id, n.to_string())),
+                Err(error) => {
+                    let closed = Refused::TopicClosed(topic("closed"));
+                    assert_eq!((n, error), (77, PublishError::Refused(closed)));
+                }
+            }
+        }
+        assert_eq!(ids.len(), 200 - usize::from(is_one_closed));
+        let seen = history(&hub, "a");
+        assert!(ids.iter().all(|answered| seen.contains(answered)));
+        if !is_one_closed {
+            let entries = entries(&redis, folder.path()) - before;
+            assert!(entries < 100, "{entries} entries for 200 events");
+        }
+    }
+    assert_eq!(data(&hub, "a").len(), 399, "each once");
+}
+
+fn entries(redis: &Redis, folder: &std::path::Path) -> usize {
+    let length = redis.server.command(&["XLEN", &Redis::log(folder)]);
+    length.trim().trim_start_matches(':').parse().unwrap()
 }

@@ -310,3 +310,38 @@ async fn a_wait_for_replicas_holds_up_no_reader() {
     assert!(!waiting.is_finished(), "it waits for replicas");
     assert!(waiting.await.unwrap().is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_more_than_this_node_goes_on_without_a_gap() {
+    let (folder, redis) = (folder(), Redis::start());
+    let hub = start(&redis, folder.path()).await;
+    let own = publish(&hub, "a", "read").await.unwrap();
+    let log = Redis::log(folder.path());
+    let add = |data: &str| {
+        let answer = redis
+            .server
+            .command(&["XADD", &log, "*", "topic", "a", "data", data]);
+        let place = answer.lines().nth(1).unwrap().replace('-', ".");
+        format!("{}-{place}", &own[..9])
+    };
+    hold_tail(&redis, &hub).await;
+    // As if another node had shown it before that ended.
+    let seen = add("seen elsewhere");
+    let quiet = tokio::spawn(read(stream(&hub, "a", &after_id(&seen)), 1));
+    let busy = {
+        add("next");
+        tokio::spawn(read(stream(&hub, "a", &after_id(&seen)), 2))
+    };
+    // Nobody has seen what is not there.
+    let unknown = seen.replace('.', "9.");
+    assert!(first(&hub, &unknown).await.contains("unknown_id"));
+    redis
+        .server
+        .command(&["ACL", "SETUSER", "default", "+xread"]);
+    until("the node has followed", || data(&hub, "a").len() == 3).await;
+    let last = add("last");
+    assert_eq!(quiet.await.unwrap()[0].1, "next");
+    let busy = busy.await.unwrap();
+    assert_eq!(busy[0].1, "next");
+    assert_eq!(busy[1], (last, "last".to_owned()));
+}

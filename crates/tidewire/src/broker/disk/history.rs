@@ -52,6 +52,7 @@ impl History {
             page: Page {
                 until: Offset::counted(after),
                 lost: Offset::counted(oldest.saturating_sub(1)),
+                newest: Offset::counted(newest),
                 ..Page::default()
             },
             bytes: 0,

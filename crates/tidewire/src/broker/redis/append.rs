@@ -37,6 +37,20 @@ pub(super) struct Placed {
     pub(super) replayed: bool,
 }
 
+impl Placed {
+    /// Where the event is that comes so many after the first.
+    pub(super) fn of(self, n: u64) -> Self {
+        let minor = self.first.minor + n;
+        Self {
+            first: Offset {
+                minor,
+                ..self.first
+            },
+            ..self
+        }
+    }
+}
+
 /// The script's arguments, one after the other.
 #[derive(Default)]
 struct Arguments {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{RedisError, Value};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::Shared;
-use super::queue::Job;
+use super::append::Batch;
+use super::queue::{Answer, Job, Work};
+use crate::broker::Publication;
 use crate::publish::PublishError;
 use crate::redis::{Backoff, Connection, Redis, Script};
 
@@ -59,74 +61,156 @@ pub(super) async fn run(shared: Arc<Shared>) {
     shared.note_stored_all();
 }
 
-/// What to do after an attempt.
-enum Next {
-    Done,
-    /// Nothing was stored: try again if there is time, else say this.
-    Again(Vec<Job>, String),
+/// What is stored as one batch, and who waits for it.
+struct Call {
+    batch: Batch,
+    /// The events of several who wait; none where one waits for the whole batch.
+    events: Vec<Publication>,
+    answers: Vec<oneshot::Sender<Answer>>,
 }
 
-async fn store(shared: &Shared, script: &Script, mut group: Vec<Job>) {
+impl Call {
+    fn of(
+        shared: &Shared,
+        events: Vec<Publication>,
+        answers: Vec<oneshot::Sender<Answer>>,
+    ) -> Option<Self> {
+        match shared.batch(&events, None) {
+            Ok(batch) => Some(Self {
+                batch,
+                events,
+                answers,
+            }),
+            Err(error) => {
+                tell(answers, &Err(error));
+                None
+            }
+        }
+    }
+
+    /// One for each who waits.
+    fn apart(self, shared: &Shared) -> impl Iterator<Item = Self> {
+        let each = self.events.into_iter().zip(self.answers);
+        each.filter_map(|(event, answer)| Self::of(shared, vec![event], vec![answer]))
+    }
+}
+
+/// Answers those who wait for events that follow each other. Whoever waited may be gone.
+fn tell(answers: Vec<oneshot::Sender<Answer>>, result: &Answer) {
+    for (n, waiting) in (0..).zip(answers) {
+        let _ = waiting.send(result.clone().map(|placed| placed.of(n)));
+    }
+}
+
+/// What waits, as few batches as may be, in its order.
+fn calls_of(shared: &Shared, group: Vec<Job>) -> Vec<Call> {
+    let mut calls = Vec::new();
+    let (mut events, mut answers) = (Vec::new(), Vec::new());
+    for Job { work, answer } in group {
+        match work {
+            Work::Plain(event) => {
+                events.push(event);
+                answers.push(answer);
+            }
+            Work::Batch(batch) => {
+                let before = (std::mem::take(&mut events), std::mem::take(&mut answers));
+                if !before.0.is_empty() {
+                    calls.extend(Call::of(shared, before.0, before.1));
+                }
+                calls.push(Call {
+                    batch,
+                    events: Vec::new(),
+                    answers: vec![answer],
+                });
+            }
+        }
+    }
+    if !events.is_empty() {
+        calls.extend(Call::of(shared, events, answers));
+    }
+    calls
+}
+
+/// What to do after an attempt.
+enum Next {
+    /// These are left: some that were refused together.
+    Go(Vec<Call>),
+    /// Nothing was stored: try again if there is time, else say this.
+    Again(Vec<Call>, String),
+}
+
+async fn store(shared: &Shared, script: &Script, group: Vec<Job>) {
+    let mut calls = calls_of(shared, group);
     let deadline = Instant::now() + shared.options.retry_for;
     let mut backoff = Backoff::default();
-    loop {
-        match attempt(shared, script, group).await {
-            Next::Done => return,
-            Next::Again(jobs, why) => {
+    while !calls.is_empty() {
+        match attempt(shared, script, calls).await {
+            Next::Go(left) => calls = left,
+            Next::Again(left, why) => {
                 let pause = backoff.pause();
                 if Instant::now() + pause > deadline {
-                    return answer_all(jobs, &PublishError::NotStored(why));
+                    return answer_all(left, &PublishError::NotStored(why));
                 }
-                group = jobs;
+                calls = left;
                 tokio::time::sleep(pause).await;
             }
         }
     }
 }
 
-async fn attempt(shared: &Shared, script: &Script, group: Vec<Job>) -> Next {
+async fn attempt(shared: &Shared, script: &Script, calls: Vec<Call>) -> Next {
     let mut connection = match shared.connection().await {
         Ok(connection) => connection,
-        Err(error) => return Next::Again(group, format!("Redis can't be reached: {error}")),
+        Err(error) => return Next::Again(calls, format!("Redis can't be reached: {error}")),
     };
     let epoch = shared.epoch();
-    let count = group.len().to_string();
+    let count = calls.len().to_string();
     let own = [shared.redis.prefix(), epoch.as_str(), &count].map(str::as_bytes);
     let keys = [shared.stream.as_str(), shared.epoch_key.as_str()];
     let longest = shared.options.answer_timeout;
     let answer = script
-        .run_on(&mut connection, &keys, &arguments(own, &group), longest)
+        .run_on(&mut connection, &keys, &arguments(own, &calls), longest)
         .await;
     let answers = match answer {
         Ok(Value::Array(answers)) => answers,
         Ok(_) => {
             shared.look_again.notify_one();
             return Next::Again(
-                group,
+                calls,
                 "Redis has lost its history and begins a new one".into(),
             );
         }
-        Err(error) => return failed(&connection, &error, group),
+        Err(error) => return failed(&connection, &error, calls),
     };
     shared.note_commit();
     let lacking = replicas_lacking(shared, &mut connection).await;
-    for (job, answer) in group.into_iter().zip(answers) {
-        let mut answer = job.batch.understand(answer, epoch);
-        if let (Ok(_), Some(why)) = (&answer, &lacking) {
-            answer = Err(PublishError::OutcomeUnknown(why.clone()));
+    let mut left = Vec::new();
+    for (call, said) in calls.into_iter().zip(answers) {
+        let result = call.batch.understand(said, epoch);
+        let is_refused = matches!(
+            result,
+            Err(PublishError::InBatch { .. } | PublishError::Refused(_))
+        );
+        if is_refused && call.events.len() > 1 {
+            // What is in the way of one of them is not in that of the others.
+            left.extend(call.apart(shared));
+            continue;
         }
-        // Whoever waited may be gone.
-        let _ = job.answer.send(answer);
+        let result = match (&result, &lacking) {
+            (Ok(_), Some(why)) => Err(PublishError::OutcomeUnknown(why.clone())),
+            _ => result,
+        };
+        tell(call.answers, &result);
     }
-    Next::Done
+    Next::Go(left)
 }
 
-fn arguments<'a>(own: [&'a [u8]; 3], group: &'a [Job]) -> Vec<&'a [u8]> {
-    let batches = group.iter().flat_map(|job| &job.batch.arguments);
+fn arguments<'a>(own: [&'a [u8]; 3], calls: &'a [Call]) -> Vec<&'a [u8]> {
+    let batches = calls.iter().flat_map(|call| &call.batch.arguments);
     own.into_iter().chain(batches.map(Vec::as_slice)).collect()
 }
 
-fn failed(connection: &Connection, error: &RedisError, group: Vec<Job>) -> Next {
+fn failed(connection: &Connection, error: &RedisError, calls: Vec<Call>) -> Next {
     Redis::note(connection, error);
     let text = error.to_string();
     let says = |codes: &[&str]| {
@@ -137,26 +221,26 @@ fn failed(connection: &Connection, error: &RedisError, group: Vec<Job>) -> Next 
             .any(|known| code == *known || text.contains(&format!("-{known} ")))
     };
     if says(&PASSING) {
-        return Next::Again(group, format!("Redis can't store now: {text}"));
+        return Next::Again(calls, format!("Redis can't store now: {text}"));
     }
     if says(&LASTING) || EXHAUSTED.iter().any(|known| text.contains(known)) {
         tracing::warn!(%error, "Redis refuses to store events");
         answer_all(
-            group,
+            calls,
             &PublishError::NotStored(format!("Redis refuses: {text}")),
         );
-        return Next::Done;
+        return Next::Go(Vec::new());
     }
     answer_all(
-        group,
+        calls,
         &PublishError::OutcomeUnknown(format!("Redis: {text}")),
     );
-    Next::Done
+    Next::Go(Vec::new())
 }
 
-fn answer_all(group: Vec<Job>, error: &PublishError) {
-    for job in group {
-        let _ = job.answer.send(Err(error.clone()));
+fn answer_all(calls: Vec<Call>, error: &PublishError) {
+    for call in calls {
+        tell(call.answers, &Err(error.clone()));
     }
 }
 

@@ -225,6 +225,7 @@ impl Shared {
             events: events.collect(),
             until,
             lost: info.lost(),
+            newest: info.last,
         })
     }
 }

@@ -42,7 +42,7 @@ use tokio::sync::{Notify, watch};
 
 use self::append::{Batch, Placed};
 use self::history::Portion;
-use self::queue::Queue;
+use self::queue::{Queue, Work};
 use super::{
     BoxFuture, Broker, Figures, IdempotencyKey, Page, Publication, StartError, Stored, Tail, id_of,
 };
@@ -165,15 +165,14 @@ impl Shared {
         self.stored_all.send_replace(true);
     }
 
-    /// Stores a batch, and waits until the node's log has it.
-    async fn store(&self, batch: Batch) -> Result<Placed, PublishError> {
-        let events = batch.events as u64;
-        let answered = self.queue.push(batch)?;
+    /// Stores so many events, and waits until the node's log has them.
+    async fn store(&self, work: Work, events: usize) -> Result<Placed, PublishError> {
+        let answered = self.queue.push(work)?;
         let placed = answered
             .await
             .unwrap_or_else(|_| Err(PublishError::OutcomeUnknown("the hub has ended".into())))?;
         let last = Offset {
-            minor: placed.first.minor + events - 1,
+            minor: placed.first.minor + events as u64 - 1,
             ..placed.first
         };
         let mut place = self.place.subscribe();
@@ -198,6 +197,15 @@ impl Shared {
             return Ok(connection.clone());
         }
         Ok(own.insert(self.redis.dedicated().await?).clone())
+    }
+
+    fn batch(
+        &self,
+        events: &[Publication],
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Batch, PublishError> {
+        let ids_kept = Duration::from_millis(self.ttl_ms.load(Ordering::Relaxed));
+        Batch::events(events, key, self.options.idempotency_window, ids_kept)
     }
 
     /// How long a topic's end is in history.
@@ -232,11 +240,12 @@ impl Broker for RedisBroker {
         key: Option<IdempotencyKey>,
     ) -> BoxFuture<'a, Result<Stored, PublishError>> {
         let shared = self.shared.clone();
-        let ids_kept = Duration::from_millis(shared.ttl_ms.load(Ordering::Relaxed));
-        let window = shared.options.idempotency_window;
-        let prepared = Batch::events(batch, key.as_ref(), window, ids_kept);
+        let work = match (batch, &key) {
+            ([one], None) if one.event.id.is_none() => Ok(Work::Plain(one.clone())),
+            _ => shared.batch(batch, key.as_ref()).map(Work::Batch),
+        };
         Box::pin(async move {
-            let placed = shared.store(prepared?).await?;
+            let placed = shared.store(work?, batch.len()).await?;
             let place = |(n, publication)| {
                 let offset = Offset {
                     minor: placed.first.minor + n as u64,
@@ -254,7 +263,7 @@ impl Broker for RedisBroker {
     fn close_topic(&self, topic: Topic) -> BoxFuture<'_, Result<NativeId, PublishError>> {
         Box::pin(async move {
             let batch = Batch::end(&topic, self.shared.end_kept(&topic));
-            let placed = self.shared.store(batch).await?;
+            let placed = self.shared.store(Work::Batch(batch), 1).await?;
             let id = NativeId::new(placed.epoch, placed.first);
             Ok(id.with_tombstone(Tombstone::End(topic_hash(topic.as_str()))))
         })
