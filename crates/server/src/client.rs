@@ -121,6 +121,8 @@ pub(crate) struct Problem {
     pub(crate) title: Option<String>,
     pub(crate) detail: Option<String>,
     pub(crate) code: Option<String>,
+    /// How many there may be, where there were too many.
+    pub(crate) max: Option<usize>,
 }
 
 impl Problem {

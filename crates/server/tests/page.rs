@@ -135,7 +135,7 @@ fn a_page_without_rights_says_so() {
     page.tell(&json!({"topic": "news", "data": "1"}));
     let result = page.wait_for("a result", |line| line["kind"] == "result");
     assert_eq!(result["good"], json!(false));
-    assert_eq!(result["text"], json!("no right to publish to `news`"));
+    assert_eq!(result["text"], json!("no right to publish to any topic"));
 
     let page = open(&hub, "/?topic=secrets");
     let state = page.lines("state").last();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use tidewire::core::topic::is_reserved;
 use tidewire::{Pattern, Rights};
 
 use crate::config::{self, Auth};
@@ -42,7 +43,10 @@ impl Template {
             // A subject with a star would become a pattern that reaches other users.
             Self::OfUser(text) => user
                 .filter(|user| !user.is_empty() && !user.contains('*'))
-                .and_then(|user| Pattern::new(&text.replace(USER, user)).ok()),
+                .map(|user| text.replace(USER, user))
+                // And one who is called `user` would turn `{user}:**` into everybody's own topics.
+                .filter(|pattern| is_reserved(pattern) == is_reserved(text))
+                .and_then(|pattern| Pattern::new(&pattern).ok()),
         }
     }
 }
@@ -147,6 +151,15 @@ mod tests {
             assert!(rights.subscribe.is_empty(), "{user}");
         }
         assert!(grant(&["user:{user}"]).rights(None).subscribe.is_empty());
+    }
+
+    #[test]
+    fn a_subject_that_is_a_reserved_name_gets_nothing_by_it() {
+        for user in ["user", "notification", "connection", "presence"] {
+            let rights = grant(&["{user}:**", "room:{user}"]).rights(Some(user));
+            assert!(!rights.may_read(&format!("{user}:7")), "{user}");
+            assert!(rights.may_read(&format!("room:{user}")), "{user}");
+        }
     }
 
     #[test]

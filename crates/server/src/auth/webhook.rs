@@ -138,6 +138,11 @@ impl Webhook {
         if cache.len() >= CACHED_MAX {
             cache.retain(|_, (at, _)| at.elapsed() < self.cache_time);
         }
+        let is_allowed = |decision: &Decision| matches!(decision, Decision::Allowed(_));
+        if cache.len() >= CACHED_MAX && is_allowed(&decision) {
+            // Anybody can fill it with refusals, and nobody who is let in shall be asked about each time for that.
+            cache.retain(|_, (_, kept)| is_allowed(kept));
+        }
         if cache.len() < CACHED_MAX {
             cache.insert(key, (Instant::now(), decision));
         }

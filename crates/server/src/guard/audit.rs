@@ -24,8 +24,17 @@ pub(super) struct Asked {
     pub(super) client: Option<SocketAddr>,
 }
 
-/// Writes entries.
+/// Most bytes of what a client has chosen. Stops long addresses from filling the disk.
+const TEXT_BYTES_MAX: usize = 512;
+
+/// Writes entries. What administrators do is counted apart: a flood of refusals, which anybody can cause, shall not hide it.
 pub(super) struct Audit {
+    refusals: Entries,
+    administration: Entries,
+}
+
+/// Entries of a kind.
+struct Entries {
     limiter: DefaultDirectRateLimiter,
     left_out: AtomicU64,
 }
@@ -33,25 +42,27 @@ pub(super) struct Audit {
 impl Audit {
     pub(super) fn new() -> Self {
         Self {
-            limiter: RateLimiter::direct(Quota::per_second(ENTRIES_PER_S_MAX)),
-            left_out: AtomicU64::new(0),
+            refusals: Entries::new(),
+            administration: Entries::new(),
         }
     }
 
     /// A request was refused.
     pub(super) fn refused(&self, asked: &Asked, problem: &Problem) {
-        let Some(left_out) = self.turn() else { return };
-        // With `?`, whatever a text has in it stays on its line.
+        let Some(left_out) = self.refusals.turn() else {
+            return;
+        };
+        // A text is written with quotes and escapes, so it stays on its line; as JSON it is a string.
         tracing::info!(
             target: "audit",
-            who = ?asked.who.as_deref().unwrap_or("nobody"),
+            who = asked.who.as_deref().unwrap_or("nobody"),
             client = asked.client.map(|client| display(client.ip())),
-            method = %asked.method,
-            path = ?asked.uri.path(),
+            method = %cut(asked.method.as_str()),
+            path = cut(asked.uri.path()),
             status = problem.code().status().as_u16(),
             code = problem.code().as_str(),
             check = problem.to_json()["check"].as_str(),
-            detail = ?problem.detail(),
+            detail = cut(problem.detail()),
             left_out,
             "refused"
         );
@@ -59,17 +70,28 @@ impl Audit {
 
     /// An administrator did something.
     pub(super) fn done(&self, asked: &Asked, status: StatusCode) {
-        let Some(left_out) = self.turn() else { return };
+        let Some(left_out) = self.administration.turn() else {
+            return;
+        };
         tracing::info!(
             target: "audit",
-            who = ?asked.who.as_deref().unwrap_or("nobody"),
+            who = asked.who.as_deref().unwrap_or("nobody"),
             client = asked.client.map(|client| display(client.ip())),
-            method = %asked.method,
-            path = ?asked.uri.path(),
+            method = %cut(asked.method.as_str()),
+            path = cut(asked.uri.path()),
             status = status.as_u16(),
             left_out,
             "administration"
         );
+    }
+}
+
+impl Entries {
+    fn new() -> Self {
+        Self {
+            limiter: RateLimiter::direct(Quota::per_second(ENTRIES_PER_S_MAX)),
+            left_out: AtomicU64::new(0),
+        }
     }
 
     /// How many entries were left out before this one; `None` if this one is left out too.
@@ -80,4 +102,8 @@ impl Audit {
         }
         Some(self.left_out.swap(0, Ordering::Relaxed))
     }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }

@@ -113,7 +113,17 @@ impl Gate {
         }
         match &self.access {
             Access::Open => check_that_local(request)?,
-            Access::Checked(checked) => asked.who = checked.admit(request).await?,
+            Access::Checked(checked) => {
+                let (who, by_cookie) = checked.admit(request).await?;
+                // Known also where the page is refused, for the audit log.
+                asked.who = who;
+                if by_cookie {
+                    checked.check_origin(
+                        request,
+                        route.as_ref().is_some_and(|route| route.is_stream),
+                    )?;
+                }
+            }
         }
         if let Some(client) = asked.client {
             request.extensions.insert(ClientAddress(client));
@@ -121,7 +131,10 @@ impl Gate {
         let admin = match route.as_ref().map(|route| route.need) {
             Some(Need::Admin) => true,
             Some(Need::Figures) => self.protect_metrics,
-            Some(Need::Publish) => {
+            // Not where a `GET` needs the right: nothing is published by it.
+            Some(Need::Publish) if !request.method.is_safe() => {
+                // Before the body is read, or whoever may publish nothing could make the hub hold any number of them.
+                check_publisher(request.extensions.get())?;
                 let publishing = Publishing {
                     rates: self.rates.clone(),
                     address,
@@ -178,6 +191,9 @@ pub(crate) async fn check(State(gate): State<Arc<Gate>>, request: Request, next:
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
+    // What somebody may read by a cookie is not for a cache that others ask.
+    let caching = response.headers_mut().entry(header::CACHE_CONTROL);
+    caching.or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
@@ -205,18 +221,14 @@ fn refuse(request: &Parts, problem: Problem) -> Response {
 }
 
 impl Checked {
-    /// Notes who a request is from.
-    /// Answers what their credential is called.
-    async fn admit(&self, request: &mut Parts) -> Result<Option<Arc<str>>, Problem> {
+    /// Notes who a request is from. Answers what their credential is called, and whether a browser may have sent it by itself.
+    async fn admit(&self, request: &mut Parts) -> Result<(Option<Arc<str>>, bool), Problem> {
         // A preflight carries no credentials (Fetch, section 3.3.5) and is answered before any handler.
         if request.method == Method::OPTIONS {
-            return Ok(None);
+            return Ok((None, false));
         }
         let now_s = Timestamp::now().as_second().max(0).cast_unsigned();
         let identity = self.authenticator.identify(request, now_s).await?;
-        if identity.place == Some(Place::Cookie) {
-            self.check_origin(request)?;
-        }
         if let Some(user) = &identity.user {
             request.extensions.insert(UserId(user.to_string()));
         }
@@ -231,13 +243,15 @@ impl Checked {
             request.extensions.insert(Known);
         }
         request.extensions.insert(identity.rights.clone());
-        Ok(Some(publisher))
+        Ok((Some(publisher), identity.place == Some(Place::Cookie)))
     }
 
     /// A browser sends cookies with requests that a foreign page makes. What changes something needs to come from a page
-    /// of this site, or of one that is configured.
-    fn check_origin(&self, request: &Parts) -> Result<(), Problem> {
-        if [Method::GET, Method::HEAD].contains(&request.method) {
+    /// of this site, or of one that is configured. A stream does: it takes the place of another one of its client, or of
+    /// those that its user may have.
+    fn check_origin(&self, request: &Parts, is_stream: bool) -> Result<(), Problem> {
+        let is_safe = [Method::GET, Method::HEAD].contains(&request.method);
+        if is_safe && !is_stream {
             return Ok(());
         }
         let text = |name| {
@@ -258,8 +272,9 @@ impl Checked {
                 own || self.origins.iter().any(|allowed| allowed == origin)
             }
             // Browsers name the origin with every request that may change something; who does not is none.
+            // With a `GET` of their own site they do not; old ones, and programs, say nothing at all.
             None => text(header::HeaderName::from_static("sec-fetch-site"))
-                .is_some_and(|site| ["same-origin", "none"].contains(&site)),
+                .map_or(is_safe, |site| ["same-origin", "none"].contains(&site)),
         };
         if allowed {
             return Ok(());
@@ -320,6 +335,16 @@ fn is_local(authority: &Authority) -> bool {
     }
     let host = host.to_ascii_lowercase();
     host == "localhost" || host.ends_with(".localhost")
+}
+
+/// Refuses those who may publish nothing at all. Where the others may publish to is known with the body.
+fn check_publisher(rights: Option<&Arc<Rights>>) -> Result<(), Problem> {
+    match rights {
+        Some(rights) if rights.publish.is_empty() => {
+            Err(rights.refuse("no right to publish to any topic"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses those who may not read figures or close connections.

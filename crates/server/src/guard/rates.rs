@@ -110,21 +110,34 @@ pub(crate) struct Publishing {
 }
 
 impl Publishing {
+    /// Counts a batch, one of which was counted with its request.
+    ///
+    /// # Errors
+    /// If it is too large for now, or for ever.
+    pub(crate) fn count_batch(&self, events: usize) -> Result<(), Problem> {
+        let rates = &self.rates;
+        if let (Some(rate), Some(_)) = (&rates.publishes_of_address, self.address) {
+            check_size(rate, events)?;
+        }
+        if let (Some(rate), Some(_)) = (&rates.publishes_of_key, &self.key) {
+            check_size(rate, events)?;
+        }
+        self.count(events.saturating_sub(1))
+    }
+
     /// Counts so many events, all or none of which are published.
     ///
     /// # Errors
-    /// If they are too many for now, or for ever.
+    /// If they are too many for now.
     pub(crate) fn count(&self, events: usize) -> Result<(), Problem> {
         let Some(n) = u32::try_from(events).ok().and_then(NonZeroU32::new) else {
             return Ok(());
         };
         if let (Some(rate), Some(address)) = (&self.rates.publishes_of_address, self.address) {
-            check_size(rate, n)?;
             rate.take(&address, n)
                 .map_err(|wait| rate.refuse(wait, "an address may publish events"))?;
         }
         if let (Some(rate), Some(key)) = (&self.rates.publishes_of_key, &self.key) {
-            check_size(rate, n)?;
             rate.take(key, n)
                 .map_err(|wait| rate.refuse(wait, "a key or user may publish events"))?;
         }
@@ -153,8 +166,8 @@ async fn wait_for<K: Hash + Eq + Clone>(rate: &Rate<K>, key: &K, events: usize) 
 }
 
 /// A batch that is larger than a second's worth would never be let through.
-fn check_size<K: Hash + Eq + Clone>(rate: &Rate<K>, n: NonZeroU32) -> Result<(), Problem> {
-    if n <= rate.per_s_max {
+fn check_size<K: Hash + Eq + Clone>(rate: &Rate<K>, n: usize) -> Result<(), Problem> {
+    if u32::try_from(n).is_ok_and(|n| n <= rate.per_s_max.get()) {
         return Ok(());
     }
     let detail = format!(

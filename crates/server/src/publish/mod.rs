@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::lines::Batches;
+use self::lines::{Batches, Line};
 use crate::cli::PublishArgs;
 use crate::client::{
     Backoff, Problem, causes, client, notice, on_hub, parse_url, retry_after, shown,
@@ -89,12 +89,24 @@ enum Attempt {
     Stored(Vec<String>),
     /// The hub said no, in these words.
     Refused(String),
+    /// As many events as that, and no more, may be published by one request.
+    TooMany(usize),
     /// Nobody knows, or not now: why, and when to come back where the hub said.
     Again(String, Option<Duration>),
 }
 
+/// Why a request was not fulfilled.
+enum Failed {
+    /// In these words.
+    Refused(String),
+    /// It has more events than this.
+    TooMany(usize),
+}
+
 struct Publisher<'a> {
     args: &'a PublishArgs,
+    /// Events of one request.
+    batch_events_max: usize,
     client: Client,
     address: Url,
     published: u64,
@@ -109,6 +121,7 @@ impl<'a> Publisher<'a> {
         let address = on_hub(&parse_url(&args.hub.url)?, "events");
         Ok(Self {
             args,
+            batch_events_max: usize::MAX,
             client,
             address,
             published: 0,
@@ -119,26 +132,31 @@ impl<'a> Publisher<'a> {
 
     async fn publish_one(&mut self, data: &str) -> Result<(), String> {
         let body = serde_json::to_vec(&self.document(data)).expect("text is JSON");
-        self.send(body).await
+        self.send(body).await.map_err(|failed| match failed {
+            Failed::Refused(problem) => problem,
+            Failed::TooMany(max) => format!("no more than {max} events may be published at a time"),
+        })
     }
 
     async fn publish_lines(&mut self) -> Result<(), String> {
         let mut batches = Batches::of_stdin();
         while let Some(batch) = batches.next().await {
             let batch = batch?;
-            let documents: Vec<Document<'_>> =
-                batch.iter().map(|line| self.document(&line.text)).collect();
-            let body = serde_json::to_vec(&documents).expect("text is JSON");
-            self.send(body).await.map_err(|problem| {
-                let [first, last] =
-                    [batch.first(), batch.last()].map(|line| line.map_or(0, |line| line.number));
-                let lines = if first == last {
-                    format!("line {first}")
-                } else {
-                    format!("lines {first} to {last}")
-                };
-                format!("{lines}: {problem}")
-            })?;
+            let mut left = &batch[..];
+            while !left.is_empty() {
+                let (now, later) = left.split_at(left.len().min(self.batch_events_max));
+                let documents: Vec<Document<'_>> =
+                    now.iter().map(|line| self.document(&line.text)).collect();
+                let body = serde_json::to_vec(&documents).expect("text is JSON");
+                match self.send(body).await {
+                    Ok(()) => left = later,
+                    // Nothing of it was published. Smaller ones pass, as fast as the hub lets them.
+                    Err(Failed::TooMany(max)) if (1..now.len()).contains(&max) => {
+                        self.batch_events_max = max;
+                    }
+                    Err(failed) => return Err(of_lines(now, &failed)),
+                }
+            }
         }
         Ok(())
     }
@@ -159,34 +177,44 @@ impl<'a> Publisher<'a> {
     }
 
     /// Sends a request until it is answered, or until it is time to give up.
-    async fn send(&mut self, body: Vec<u8>) -> Result<(), String> {
+    async fn send(&mut self, body: Vec<u8>) -> Result<(), Failed> {
         // The same key for every attempt is what makes repeating safe.
         let key = Uuid::now_v7().to_string();
         let body = bytes::Bytes::from(body);
         let mut backoff = Backoff::new(WAIT_FIRST);
-        let mut failing_since = None;
+        let began = Instant::now();
+        let mut is_first = true;
         loop {
             let (why, asked) = match self.attempt(&key, body.clone()).await {
                 Attempt::Stored(ids) => {
-                    if let Some(since) = failing_since {
-                        notice(format_args!(
-                            "the hub answers again after {:.1?}",
-                            Instant::now() - since
-                        ));
+                    if !is_first {
+                        let waited = began.elapsed().as_secs_f64();
+                        notice(format_args!("the hub answers again after {waited:.1}s"));
                     }
                     self.count(ids);
                     return Ok(());
                 }
-                Attempt::Refused(problem) => return Err(problem),
+                Attempt::Refused(problem) => return Err(Failed::Refused(problem)),
+                Attempt::TooMany(max) => return Err(Failed::TooMany(max)),
                 Attempt::Again(why, asked) => (why, asked),
             };
-            let since = *failing_since.get_or_insert_with(Instant::now);
+            is_first = false;
             let wait = backoff
                 .next_wait()
                 .min(WAIT_LONGEST)
                 .max(asked.unwrap_or_default());
-            if since.elapsed() + wait > self.args.give_up_after {
-                return Err(format!("gave up after {:.1?}: {why}", since.elapsed()));
+            let left = self.args.give_up_after.saturating_sub(began.elapsed());
+            // The last attempt is at the end of the time.
+            let wait = if asked.is_some_and(|asked| asked > left) {
+                Duration::ZERO
+            } else {
+                wait.min(left)
+            };
+            if wait.is_zero() {
+                let waited = began.elapsed().as_secs_f64();
+                return Err(Failed::Refused(format!(
+                    "gave up after {waited:.1}s: {why}"
+                )));
             }
             notice(format_args!(
                 "not published yet ({why}), trying again in {:.1}s",
@@ -271,5 +299,24 @@ async fn read_refusal(response: Response) -> Attempt {
     if unanswered || problem.is("key_in_flight") {
         return Attempt::Again(problem.to_string(), asked);
     }
-    Attempt::Refused(problem.to_string())
+    match problem.max {
+        Some(max) if problem.is("too_many_events") => Attempt::TooMany(max),
+        _ => Attempt::Refused(problem.to_string()),
+    }
+}
+
+fn of_lines(lines: &[Line], failed: &Failed) -> String {
+    let number = |line: Option<&Line>| line.map_or(0, |line| line.number);
+    let (first, last) = (number(lines.first()), number(lines.last()));
+    let lines = if first == last {
+        format!("line {first}")
+    } else {
+        format!("lines {first} to {last}")
+    };
+    match failed {
+        Failed::Refused(problem) => format!("{lines}: {problem}"),
+        Failed::TooMany(max) => {
+            format!("{lines}: no more than {max} events may be published at a time")
+        }
+    }
 }

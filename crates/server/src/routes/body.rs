@@ -1,5 +1,7 @@
 //! Reading request bodies with a limit on their size and on their silence.
 
+use std::time::{Duration, Instant};
+
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -8,6 +10,10 @@ use http_body_util::BodyExt;
 use tidewire::problem::{Code, Problem};
 
 use crate::config::Limits;
+
+/// How slowly a body may come, beyond `limits.body_timeout`. Stops bodies that are sent a byte at a time, of which none is ever
+/// silent.
+const BYTES_PER_MS_MIN: u64 = 16;
 
 /// The next piece of a body; `None` at its end.
 pub(super) async fn next_chunk(body: &mut Body, limits: &Limits) -> Result<Option<Bytes>, Problem> {
@@ -49,11 +55,18 @@ pub(crate) async fn read(
         return Err(too_large(bytes_max));
     }
     let mut whole = BytesMut::new();
+    let began = Instant::now();
     while let Some(chunk) = next_chunk(&mut body, limits).await? {
         if whole.len() + chunk.len() > bytes_max {
             return Err(too_large(bytes_max));
         }
         whole.extend_from_slice(&chunk);
+        let may_take = Duration::from_millis(whole.len() as u64 / BYTES_PER_MS_MIN);
+        if began.elapsed() > limits.body_timeout + may_take {
+            let detail =
+                "the body comes more slowly than 16 KB a second, and `limits.body_timeout` is over";
+            return Err(Problem::new(Code::BodyTimeout, detail));
+        }
     }
     Ok(whole.freeze())
 }

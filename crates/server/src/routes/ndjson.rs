@@ -4,10 +4,11 @@ use axum::Json;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::{Buf, BytesMut};
+use jiff::Timestamp;
 use serde_json::json;
 use tidewire::problem::{Code, Problem};
 use tidewire::query::Query;
-use tidewire::{EventId, Publication, PublishError, Rights};
+use tidewire::{EventId, ExpiresAt, Publication, PublishError, Rights};
 
 use super::{Door, body, document, publish};
 use crate::guard::Publishing;
@@ -15,18 +16,25 @@ use crate::guard::Publishing;
 /// Most events of one commit.
 const CHUNK_EVENTS_MAX: usize = 1_000;
 
+/// Who sends the lines.
+#[derive(Clone, Default)]
+pub(super) struct Sender<'a> {
+    pub(super) rights: Option<&'a Rights>,
+    pub(super) publishing: Option<Publishing>,
+    /// A stream of lines has no end, and the credential that it began with may have one.
+    pub(super) expires: Option<ExpiresAt>,
+}
+
 /// Publishes a stream of lines. What has arrived is committed at the latest when the sender pauses.
 pub(super) async fn publish(
     door: &Door,
     query: &Query<'_>,
-    rights: Option<&Rights>,
-    publishing: Option<Publishing>,
+    sender: Sender<'_>,
     mut body: Body,
 ) -> Result<Response, Problem> {
     let mut lines = Lines {
         door,
-        rights,
-        publishing,
+        sender,
         topics: query.all("topic").collect(),
         ..Lines::new(door)
     };
@@ -46,8 +54,7 @@ pub(super) async fn publish(
 /// A stream of lines on its way.
 struct Lines<'a> {
     door: &'a Door,
-    rights: Option<&'a Rights>,
-    publishing: Option<Publishing>,
+    sender: Sender<'a>,
     topics: Vec<&'a str>,
     buffer: BytesMut,
     /// Up to here the buffer has no line end.
@@ -67,8 +74,7 @@ impl<'a> Lines<'a> {
     fn new(door: &'a Door) -> Self {
         Self {
             door,
-            rights: None,
-            publishing: None,
+            sender: Sender::default(),
             topics: Vec::new(),
             buffer: BytesMut::new(),
             searched: 0,
@@ -131,7 +137,7 @@ impl<'a> Lines<'a> {
             return Ok(());
         }
         let publication = document::parse_one(line, &self.topics)?;
-        publish::check(self.door, &publication, self.rights)?;
+        publish::check(self.door, &publication, self.sender.rights)?;
         self.pending.push(publication);
         self.pending_numbers.push(self.line);
         Ok(())
@@ -143,9 +149,13 @@ impl<'a> Lines<'a> {
         }
         let batch = std::mem::take(&mut self.pending);
         let lines = std::mem::take(&mut self.pending_numbers);
-        if let Some(publishing) = &self.publishing {
+        if let Some(publishing) = &self.sender.publishing {
             // A stream has no end, so it is slowed down rather than refused.
             publishing.wait(batch.len()).await;
+        }
+        if let Err(problem) = self.check_credential() {
+            self.failed_line = lines.first().copied();
+            return Err(problem);
         }
         match self.door.hub.publish_all(&batch, None).await {
             Ok(ids) => {
@@ -158,6 +168,18 @@ impl<'a> Lines<'a> {
                 self.failed_line = lines.first().copied();
                 Err(error.into())
             }
+        }
+    }
+
+    fn check_credential(&self) -> Result<(), Problem> {
+        let now_ms = Timestamp::now().as_millisecond().max(0).cast_unsigned();
+        match self.sender.expires {
+            Some(ExpiresAt(at_ms)) if at_ms <= now_ms => {
+                let detail =
+                    "the credential ended before this line; send the rest with a newer one";
+                Err(Problem::new(Code::BadCredential, detail).with("check", "expired"))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -41,7 +41,12 @@ pub(super) async fn publish(
             let detail = "a stream of lines is committed in parts, so it takes no Idempotency-Key; send a JSON array";
             return Err(Problem::new(Code::BadKey, detail));
         }
-        return ndjson::publish(&door, &query, rights.as_deref(), publishing, body).await;
+        let sender = ndjson::Sender {
+            rights: rights.as_deref(),
+            publishing,
+            expires: parts.extensions.get().copied(),
+        };
+        return ndjson::publish(&door, &query, sender, body).await;
     }
     let body = body::read(body, &parts.headers, &door.limits).await?;
     let key = idempotency_key(&parts, &body)?;
@@ -61,8 +66,7 @@ pub(super) async fn publish(
                     .map_err(|problem| problem.with("index", index))?;
             }
             if let Some(publishing) = publishing {
-                // One is counted with the request.
-                publishing.count(batch.len().saturating_sub(1))?;
+                publishing.count_batch(batch.len())?;
             }
             let ids = door.hub.publish_all(&batch, key).await?;
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();

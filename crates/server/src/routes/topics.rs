@@ -20,6 +20,8 @@ use super::{Door, publish};
 const PAGE_EVENTS: usize = 100;
 /// Most events on a page.
 const PAGE_EVENTS_MAX: usize = 1_000;
+/// Bytes of events after which a page ends. A client that asks often and reads nothing shall not make the hub hold much.
+const PAGE_BYTES: usize = 256 * 1024;
 
 type TopicInPath = Result<Path<String>, PathRejection>;
 
@@ -61,9 +63,7 @@ pub(super) async fn history(
         ),
     };
     let limit = limit(&query, PAGE_EVENTS, PAGE_EVENTS_MAX)?;
-    let page = door
-        .hub
-        .history(&topic, &start, limit, door.limits.body_bytes_max);
+    let page = door.hub.history(&topic, &start, limit, PAGE_BYTES);
     let is_for_them = |event: &&HistoryEvent| {
         let mut topics = event.topics.iter();
         let Some(rights) = rights.filter(|_| event.private) else {
@@ -75,7 +75,7 @@ pub(super) async fn history(
         .events
         .iter()
         .filter(is_for_them)
-        .map(event_json)
+        .map(|event| event_json(event, &topic, rights.map(|rights| &**rights)))
         .collect();
     Ok(Json(json!({
         "topic": topic.as_str(),
@@ -85,10 +85,15 @@ pub(super) async fn history(
     })))
 }
 
-fn event_json(event: &HistoryEvent) -> Value {
+/// The other topics of an event are named to those only who may read them, as in a stream.
+fn event_json(event: &HistoryEvent, topic: &Topic, rights: Option<&Rights>) -> Value {
+    let may_know = |name: &&String| {
+        *name == topic.as_str() || rights.is_none_or(|rights| rights.may_read(name))
+    };
+    let topics: Vec<_> = event.topics.iter().filter(may_know).collect();
     json!({
         "id": event.id,
-        "topics": event.topics,
+        "topics": topics,
         "event": event.event,
         "data": event.data,
         "published_at": rfc3339(event.published_at_ms),

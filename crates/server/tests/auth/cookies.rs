@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::issuer::{Issuer, SECRET};
-use crate::support::Hub;
+use crate::support::{Hub, Stream};
 use crate::{code, publish, refused};
 
 fn hub() -> Hub {
@@ -54,6 +54,35 @@ fn a_cookie_acts_for_pages_of_this_site_and_of_configured_ones() {
         ("Origin", "https://evil.example"),
     ];
     assert_eq!(publish(&hub, "orders", &headers).status, 200);
+}
+
+/// A stream changes something too: it used to let a foreign page take a user's connection.
+#[test]
+fn a_foreign_page_opens_no_stream_with_a_cookie() {
+    let hub = hub();
+    let rights = json!({ "subscribe": ["connection:ann:*"] });
+    let token = Issuer::with_secret().token(&json!({ "sub": "ann", "tidewire": rights }));
+    let cookie = format!("session={token}");
+    let own = format!("http://127.0.0.1:{}", hub.port());
+    for (header, status) in [
+        (("X-Nothing", "x"), 200),
+        (("Origin", own.as_str()), 200),
+        (("Origin", "https://app.example"), 200),
+        (("Sec-Fetch-Site", "same-origin"), 200),
+        (("Origin", "https://evil.example"), 403),
+        (("Sec-Fetch-Site", "cross-site"), 403),
+    ] {
+        for path in ["/sse/connect/ann:1", "/events?topic=user:ann"] {
+            let stream = Stream::open(hub.port(), path, &[("Cookie", &cookie), header]);
+            assert_eq!(stream.status(), status, "{path} {header:?}");
+        }
+    }
+    let written = hub.output();
+    let refused = written.lines().find(|line| line.contains("foreign_origin"));
+    assert!(
+        refused.is_some_and(|line| line.contains("user ann")),
+        "{written}"
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -159,6 +160,9 @@ fn an_address_and_a_key_publish_so_many_events_in_a_second() {
             2,
             "what is refused is not published"
         );
+        // To ask is not to publish.
+        let asked = hub.send("GET", "/sse/status/c", &[("Authorization", &ann)], b"");
+        assert_eq!(asked.status, 200, "{asked:?}");
         // Every way to publish counts.
         refused(
             &send(
@@ -187,8 +191,8 @@ fn a_batch_counts_as_its_events_and_a_stream_of_lines_waits() {
             body.as_bytes(),
         )
     };
-    // Ten more than the one that stands for the request.
-    let large = batch(12);
+    // It would never be let through.
+    let large = batch(11);
     assert_eq!(large.status, 422, "{large:?}");
     assert_eq!(large.json()["code"], "too_many_events");
     assert!(
@@ -231,4 +235,31 @@ fn a_batch_counts_as_its_events_and_a_stream_of_lines_waits() {
         "25 at 10 a second, in {:?}",
         began.elapsed()
     );
+}
+
+/// It sends what comes in as batches, which used to be larger than the hub would ever let through.
+#[test]
+fn the_command_publishes_lines_as_fast_as_it_may() {
+    let hub = hub(("TIDEWIRE_LIMITS__PUBLISHES_PER_ADDRESS_PER_S_MAX", "10"));
+    let mut publish = Command::new(env!("CARGO_BIN_EXE_tidewire"))
+        .args(["publish", "a", "--url", &hub.url("")])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines: String = (1..=25).fold(String::new(), |lines, n| lines + &format!("{n}\n"));
+    let mut stdin = publish.stdin.take().unwrap();
+    stdin.write_all(lines.as_bytes()).unwrap();
+    drop(stdin);
+    let output = publish.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && said.contains("published 25 events"),
+        "{said}"
+    );
+    let page = hub.get("/topics/a/events").json();
+    let data = page["events"].as_array().unwrap().iter();
+    let data: Vec<_> = data.map(|event| event["data"].as_str().unwrap()).collect();
+    let expected: Vec<_> = (1..=25).map(|n| n.to_string()).collect();
+    assert_eq!(data, expected, "in their order, each once");
 }

@@ -1,9 +1,12 @@
 //! Rights: what a token, a role and anonymous may do, and what nobody may do for somebody else.
 
+use std::io::Write;
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::issuer::{Issuer, SECRET};
-use crate::support::Hub;
+use crate::support::{Hub, WAIT_MAX, http};
 use crate::{bearer, code};
 
 fn hub() -> Hub {
@@ -166,4 +169,112 @@ fn an_empty_name_is_nobodys() {
         .map(|(name, value)| (*name, value.as_str()));
     let answer = hub.send("HEAD", "/events?topic=user:", &headers, b"");
     assert_eq!(answer.status, 403, "{answer:?}");
+}
+
+/// Whoever may publish nothing used to make the hub hold any number of bodies.
+#[test]
+fn who_may_publish_nothing_is_refused_before_the_body() {
+    let hub = hub();
+    for path in [
+        "/events?topic=a",
+        "/api/v1/notifications",
+        "/sse/broadcast",
+        "/metrics",
+    ] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\nConnection: close\r\n\r\n"
+        );
+        // Nothing follows, and still there is an answer.
+        assert_eq!(hub.exchange(head.as_bytes()).status, 401, "{path}");
+    }
+}
+
+#[test]
+fn history_names_no_topics_that_may_not_be_read() {
+    let hub = hub();
+    let rights = json!({ "publish": ["**", "user:*"], "subscribe": ["**", "user:*"] });
+    let all = bearer(&Issuer::with_secret().token(&json!({ "tidewire": rights })));
+    let document =
+        json!({ "topics": ["public:a", "order:hidden", "user:9"], "data": 1 }).to_string();
+    let headers = [
+        ("Authorization", all.as_str()),
+        ("Content-Type", "application/json"),
+    ];
+    assert_eq!(
+        hub.send("POST", "/events", &headers, document.as_bytes())
+            .status,
+        200
+    );
+    let topics = |headers: &[(&str, &str)]| {
+        let answer = hub.send("GET", "/topics/public:a/events", headers, b"");
+        assert_eq!(
+            answer.header("cache-control"),
+            Some("no-store"),
+            "{answer:?}"
+        );
+        answer.json()["events"][0]["topics"].clone()
+    };
+    assert_eq!(topics(&[]), json!(["public:a"]));
+    assert_eq!(topics(&headers[..1]).as_array().unwrap().len(), 3);
+}
+
+/// A stream of lines used to go on for as long as lines came.
+#[test]
+fn a_stream_of_lines_ends_with_its_token() {
+    let issuers = format!("[{{secret = '{SECRET}'}}]");
+    let hub = Hub::spawn(
+        &[],
+        &[
+            ("TIDEWIRE_AUTH__ISSUERS", &issuers),
+            ("TIDEWIRE_AUTH__LEEWAY", "0s"),
+        ],
+    );
+    let claims = json!({ "exp": crate::issuer::now_s() + 2, "tidewire": { "publish": ["a"] } });
+    let token = bearer(&Issuer::with_secret().token(&claims));
+    let headers = [
+        ("Authorization", token.as_str()),
+        ("Content-Type", "application/x-ndjson"),
+        ("Transfer-Encoding", "chunked"),
+    ];
+    let mut socket = http::connect(hub.port()).unwrap();
+    let mut head = http::head(hub.port(), "POST", "/events", &headers);
+    head.extend_from_slice(b"\r\n");
+    socket.write_all(&head).unwrap();
+    let mut line = || {
+        let line = "{\"topic\":\"a\",\"data\":1}\n";
+        let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+        socket.write_all(chunk.as_bytes()).unwrap();
+    };
+    line();
+    let deadline = Instant::now() + WAIT_MAX;
+    while crate::publish_as(&hub, "a", token.strip_prefix("Bearer ").unwrap()).status != 401 {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    line();
+    let answer = http::read_answer(socket).unwrap();
+    assert_eq!(crate::refused(&answer).0, "expired");
+    assert_eq!(
+        (
+            answer.json()["count"].clone(),
+            answer.json()["line"].clone()
+        ),
+        (json!(1), json!(2))
+    );
+}
+
+#[test]
+fn tokens_that_are_nobodys_have_nothing_in_common() {
+    let hub = hub();
+    let publish = |at: u64| {
+        let claims = json!({ "iat": at, "tidewire": { "publish": ["a"] } });
+        let token = bearer(&Issuer::with_secret().token(&claims));
+        let headers = [("Authorization", token.as_str()), ("Idempotency-Key", "k")];
+        let answer = hub.send("POST", "/events?topic=a", &headers, b"x");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["id"].clone()
+    };
+    let first = publish(1);
+    assert_eq!(publish(1), first);
+    assert_ne!(publish(2), first);
 }
