@@ -16,6 +16,9 @@ use crate::connections::Connection;
 use crate::hub::Hub;
 use crate::stream::{Heartbeat, StreamOptions};
 
+/// There is no such place in a log.
+const SAID: u64 = u64::MAX;
+
 /// A filter, a place in the log, and which hub's: what streams have in common that send the same bytes next.
 pub(crate) type SharedPlace = (FilterKey, u64, usize);
 
@@ -25,10 +28,9 @@ pub(crate) struct Live {
     connection: Arc<Connection>,
     subscription: Subscription,
     options: StreamOptions,
-    /// The log's end when it was first seen that the connection is to be closed; 0 before.
+    /// The log's end when it was first seen that the connection is to be closed; 0 before, [`SAID`] once the last words
+    /// are queued.
     owed_before: u64,
-    /// Whether the last words are queued, or were said.
-    said: bool,
 }
 
 impl Live {
@@ -44,7 +46,6 @@ impl Live {
             subscription,
             options,
             owed_before: 0,
-            said: false,
         }
     }
 
@@ -64,7 +65,7 @@ impl Live {
     /// Queues a heartbeat if one is due.
     pub(crate) fn heartbeat_if_due(&mut self) {
         let is_due = self.connection.heartbeat_due.swap(false, Ordering::AcqRel);
-        if is_due && !self.said {
+        if is_due && !self.has_said() {
             self.queue_heartbeat();
         }
     }
@@ -83,21 +84,25 @@ impl Live {
             if self.owed_before == 0 {
                 self.owed_before = log.stats().appended + 1;
             }
+            if self.has_said() {
+                return (!self.subscription.has_pending()).then_some(reason);
+            }
             // It gets one under the lock, with its first event: looked up before, that would be passed over.
             let own = self.connection.own_topic();
             self.subscription.skip_if_idle(log, own);
-            let owes = self.subscription.place() < self.owed_before;
-            if owes || self.subscription.has_pending() {
+            if self.subscription.place() < self.owed_before || self.subscription.has_pending() {
                 return None;
             }
-            if std::mem::replace(&mut self.said, true) {
-                return Some(reason);
-            }
+            self.owed_before = SAID;
             let words = self.last_words(log, reason);
             self.subscription
                 .push_control(|out| out.extend_from_slice(&words));
             None
         })
+    }
+
+    fn has_said(&self) -> bool {
+        self.owed_before == SAID
     }
 
     /// The reason to close the connection at once, whatever the client lacks.
@@ -128,6 +133,8 @@ impl Live {
     }
 
     fn poll(&mut self, bytes_max: usize, batch: &mut Batch) -> Poll {
+        // Nothing goes out behind the last words, and they go out whole.
+        let bytes_max = if self.has_said() { 1 } else { bytes_max };
         let (connection, subscription) = (&self.connection, &mut self.subscription);
         self.hub.shared.read_log(|log| {
             // A connection leaves the table before its filter is given back under this lock.
@@ -238,7 +245,7 @@ impl Live {
 
     /// Ends the stream. Answers what is still to be said to the client; nothing, if it has half an event.
     pub(crate) fn end(self, reason: CloseReason) -> Option<Vec<u8>> {
-        let last_words = if self.said || self.subscription.is_within_event() {
+        let last_words = if self.has_said() || self.subscription.is_within_event() {
             None
         } else {
             let shared = &self.hub.shared;

@@ -334,12 +334,17 @@ fn last_words_and_the_end_are_said_byte_by_byte_too() {
     publish_all(&hub, "a", &three());
     let id = driven.direct.as_mut().unwrap().live().connection().id;
     assert!(hub.close(id));
+    let mut later = 0;
     while driven.closed.is_none() {
         driven.take(1);
+        // What comes meanwhile must not come behind the last words: its id would bring the client back.
+        hub.send_to_topic("a", "later").unwrap();
+        later += 1;
     }
     // Only the end's own bytes are few enough not to be cut.
     let (payload, _) = driven.body();
     assert_eq!(ticks(&payload), three());
+    assert!(later > 300, "{later}");
     let last = decode(&payload).pop().map(|event| event.event);
     assert_eq!(last.as_deref(), Some("closed"));
     assert_eq!(hub.stats().connections, 0);
