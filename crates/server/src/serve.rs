@@ -186,7 +186,13 @@ fn cluster(hub: &Hub, config: &Config) -> std::io::Result<Cluster> {
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let explain = |error| std::io::Error::other(format!("can't serve on {address}: {error}"));
+    let explain = |error: std::io::Error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "; choose another with --listen",
+            _ => "",
+        };
+        std::io::Error::other(format!("can't serve on {address}: {error}{hint}"))
+    };
     tidewire::bind(address).map_err(explain)
 }
 
