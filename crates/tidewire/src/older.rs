@@ -27,12 +27,13 @@ use crate::clock::now_ms;
 use crate::hub::Hub;
 use crate::live::Live;
 
-/// Clients that read older events at a time; others wait. Each may hold another page.
+/// Clients for which a frame is made at a time; others wait. One that takes its frame slowly, or not at all, is none of them
+/// meanwhile: it would keep all others waiting.
 const READERS_MAX: usize = 64;
 /// Pages read from the store at a time. Stops those who come back from slowing down publishers.
 const READS_MAX: usize = 2;
-/// Pages that are kept for the next client.
-const PAGES_MAX: usize = 8;
+/// Pages that are kept for the next frame of a client, and for the next client.
+const PAGES_MAX: usize = 32;
 /// Events looked at for one client before it is told of a gap. Stops a client of a rare topic from reading all there is.
 const LOOKED_AT_MAX: usize = 1_000_000;
 /// How long a client waits for a node that has not read yet what the client has from another one, and how often it looks.
@@ -133,6 +134,8 @@ pub(crate) struct Older {
     /// Everything up to here was sent or is none of the client's.
     after: Offset,
     looked_at: usize,
+    /// Up to where the client was told that events are missing.
+    gap_told: Offset,
     /// Whether a page was read anew that may have been older than the client.
     read_anew: bool,
     /// Since when the node is behind the client.
@@ -150,6 +153,11 @@ enum Step {
     Write(Arc<Page>, usize),
     /// Until the node's log has come to where the client is.
     Behind(Pin<Box<Sleep>>),
+}
+
+fn wait_for_turn(hub: &Hub) -> Step {
+    let readers = hub.shared.pages.readers.clone();
+    Step::Wait(Box::pin(async move { readers.acquire_owned().await.ok() }))
 }
 
 /// Where the node's log is, seen from a client's place.
@@ -180,18 +188,18 @@ impl Older {
         from_id: Option<String>,
     ) -> Option<Self> {
         drop(hub.shared.broker().older(after)?);
-        let readers = hub.shared.pages.readers.clone();
         Some(Self {
+            step: wait_for_turn(hub),
             hub: hub.clone(),
             spec: spec.clone(),
             epoch,
             from_id,
             after,
             looked_at: 0,
+            gap_told: Offset::ZERO,
             read_anew: false,
             behind_since: None,
             head: Vec::new(),
-            step: Step::Wait(Box::pin(async move { readers.acquire_owned().await.ok() })),
             permit: None,
         })
     }
@@ -229,12 +237,12 @@ impl Older {
                     Ok(page) => {
                         let at = page.events.partition_point(|(at, _)| *at <= self.after);
                         // Also later on: what is older may be trimmed faster than a client reads.
-                        let gap = page.lost > self.after;
-                        self.step = Step::Write(page, at);
-                        if gap {
-                            let place = self.after;
-                            return Poll::Ready(Frame::Bytes(self.gap(live, place)));
+                        if page.lost > self.after.max(self.gap_told) {
+                            self.gap_told = page.lost;
+                            let gap = self.gap(live, self.after);
+                            return self.frame(gap);
                         }
+                        self.step = Step::Write(page, at);
                     }
                     Err(error) => {
                         // The log says what the client misses.
@@ -262,7 +270,7 @@ impl Older {
                     }
                     if !bytes.is_empty() {
                         live.note_delivered(delivered);
-                        return Poll::Ready(Frame::Bytes(bytes));
+                        return self.frame(bytes);
                     }
                     let goes_on = page.until > self.after || !page.events.is_empty();
                     self.after = self.after.max(page.until);
@@ -296,6 +304,13 @@ impl Older {
                 }
             }
         }
+    }
+
+    /// Hands a frame over. It is the client's to take its time now, so it keeps neither its turn nor the page.
+    fn frame(&mut self, bytes: Vec<u8>) -> Poll<Frame> {
+        self.permit = None;
+        self.step = wait_for_turn(&self.hub);
+        Poll::Ready(Frame::Bytes(bytes))
     }
 
     fn wait_for_log(&mut self) {

@@ -95,6 +95,23 @@ fn many_who_come_back_at_once_share_what_is_read() {
     );
 }
 
+/// Those who are sent what is older take turns; a turn used to be kept for as long as a client took for its frame.
+#[test]
+fn clients_that_read_nothing_hold_up_nobody_who_comes_back() {
+    let redis = RedisServer::start();
+    // Longer than this test waits for anything.
+    let node = node_with(&redis, &[SMALL, ("TIDEWIRE_LIMITS__STALL_TIMEOUT", "10m")]);
+    let ids = publish(&node, 10);
+    let idle: Vec<_> = (0..80)
+        .map(|_| node.stream_with("/events?topic=**", &[("Last-Event-ID", &ids[0])]))
+        .collect();
+    let mut stream = node.stream_with("/events?topic=rare", &[("Last-Event-ID", &ids[5])]);
+    let wanted: Vec<_> = (6..EVENTS).filter(|n| n % 10 == 0).collect();
+    assert_eq!(numbers(&stream.data(wanted.len())), wanted);
+    assert_eq!(node.stats()["connections"], 81);
+    drop(idle);
+}
+
 #[test]
 fn what_the_stream_has_no_more_is_a_gap() {
     let redis = RedisServer::start();
