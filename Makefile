@@ -31,7 +31,7 @@ crash: ## Kill a hub with the disk broker 200 times under load; nothing answered
 	TIDEWIRE_TEST_KILLS=200 cargo test -p tidewire-server --test disk crash -- --nocapture
 
 crash-redis: ## Kill nodes 200 times under load, kill Redis 200 times, and make it fall silent 200 times
-	TIDEWIRE_TEST_KILLS=200 cargo test -p tidewire-server --test redis crash -- --nocapture --test-threads 1
+	TIDEWIRE_TEST_KILLS=200 cargo test -p tidewire-server --test redis crash:: -- --nocapture --test-threads 1
 
 tls-cost: ## Measure what a delivery costs over TLS, HTTP/2 and plain HTTP, in a release build
 	cargo build --release -p tidewire-server

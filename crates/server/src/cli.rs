@@ -135,7 +135,7 @@ pub(crate) struct HubArgs {
     )]
     pub(crate) token: Option<String>,
     /// Certificates in PEM that an https hub is trusted by, beside the system's
-    #[arg(long, env = "TIDEWIRE_CA", value_name = "FILE")]
+    #[arg(long, env = "TIDEWIRE_CA", hide_env_values = true, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
 }
 

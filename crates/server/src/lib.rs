@@ -67,7 +67,13 @@ fn configured(settings: &Settings, command: impl FnOnce(&Config) -> Exit) -> Exi
 fn print_config(config: &Config) -> Exit {
     // A closed standard output is no reason to fail.
     let _ = write!(std::io::stdout(), "{}", config.to_toml());
-    Exit::Ok
+    match serve::check(config) {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            client::notice(format_args!("error: {error}"));
+            Exit::Usage
+        }
+    }
 }
 
 /// Runs a client command, for which one thread is plenty.

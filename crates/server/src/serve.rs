@@ -69,6 +69,16 @@ pub(crate) fn run(config: &Config) -> Exit {
     }
 }
 
+/// Whether a hub would start with these settings, as far as that can be told without starting it.
+///
+/// # Errors
+/// With the setting that can't be used.
+pub(crate) fn check(config: &Config) -> Result<(), String> {
+    Access::new(config)?;
+    builder(config)?;
+    Source::load(&config.tls).map(drop)
+}
+
 async fn serve(
     config: &Config,
     hub: &Hub,
@@ -176,7 +186,13 @@ fn cluster(hub: &Hub, config: &Config) -> std::io::Result<Cluster> {
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let explain = |error| std::io::Error::other(format!("can't serve on {address}: {error}"));
+    let explain = |error: std::io::Error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "; choose another with --listen",
+            _ => "",
+        };
+        std::io::Error::other(format!("can't serve on {address}: {error}{hint}"))
+    };
     tidewire::bind(address).map_err(explain)
 }
 

@@ -319,3 +319,35 @@ fn notifications_that_would_never_come_are_refused() {
         assert_eq!(refused_file("a.toml", content), expected, "{content}");
     }
 }
+
+/// What the hub would not start with used to pass.
+#[test]
+fn config_refuses_what_the_hub_would_refuse() {
+    for (setting, value, says) in [
+        (
+            "TIDEWIRE_AUTH__KEYS",
+            "[{name = 'ci', hash = 'tw_abc'}]",
+            "auth.keys",
+        ),
+        (
+            "TIDEWIRE_AUTH__ISSUERS",
+            "[{secret = 'short'}]",
+            "auth.issuers",
+        ),
+        (
+            "TIDEWIRE_AUTH__ANONYMOUS__SUBSCRIBE",
+            "a\u{7}b",
+            "auth.anonymous",
+        ),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_tidewire"))
+            .arg("config")
+            .env_clear()
+            .env(setting, value)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{setting}: {said}");
+        assert!(said.contains(says), "{setting}: {said}");
+    }
+}

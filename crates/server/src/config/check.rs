@@ -267,7 +267,14 @@ impl Check<'_> {
 
     fn broker(&self, broker: &Broker) -> Result<(), ConfigError> {
         match broker.kind {
-            BrokerKind::Memory => Ok(()),
+            // Who names a folder means events to be kept.
+            BrokerKind::Memory => match &broker.path {
+                Some(path) => {
+                    let allowed = "nothing with broker.kind = \"memory\"; for a folder set broker.kind = \"disk\"";
+                    self.refuse("broker.path", format!("{path:?}"), allowed)
+                }
+                None => Ok(()),
+            },
             BrokerKind::Disk => self.disk(broker),
             BrokerKind::Redis => self.redis(broker),
             BrokerKind::Nats => self.refuse(

@@ -218,3 +218,16 @@ fn an_empty_file_is_the_defaults() {
         .is_err()
     );
 }
+
+/// A `broker.kind` that was forgotten used to be noticed at the next restart, when nothing was there.
+#[test]
+fn a_folder_for_a_broker_without_one_is_refused() {
+    let file = Some(("a.toml", "[broker]\npath = 'events'"));
+    let error = load_with(file, &[], &Settings::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("broker.path") && error.contains("kind = \"disk\""),
+        "{error}"
+    );
+}

@@ -89,7 +89,12 @@ impl Stream {
                 Lost::Retry(why, asked) if was_connected => {
                     (format!("connection lost ({why})"), asked)
                 }
-                Lost::Retry(why, asked) => (format!("no connection ({why})"), asked),
+                Lost::Retry(why, asked) => {
+                    let mut address = shown(&self.address);
+                    // It may have a token in it.
+                    address.set_query(None);
+                    (format!("no connection to {address} ({why})"), asked)
+                }
             };
             let wait = self.backoff.next_wait().max(asked.unwrap_or_default());
             self.lost_at.get_or_insert_with(Instant::now);
