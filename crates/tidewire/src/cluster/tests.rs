@@ -156,6 +156,8 @@ async fn a_heartbeat_under_way_does_not_bring_a_node_back_that_has_left() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     held.may_go.notify_one();
     leaving.await.unwrap();
+    // Nothing is under way any more.
+    drop(cluster.inner.upkeep.lock().await);
     assert!(cluster.nodes().await.unwrap().is_empty());
 }
 
