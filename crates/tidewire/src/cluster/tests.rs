@@ -1,13 +1,19 @@
 //! What an embedder sees of a cluster that is one hub.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::to_bytes;
 use tidewire_core::event::Event;
 use tidewire_core::pattern::Pattern;
+use tokio::sync::Notify;
 
-use super::{Cluster, ClusterOptions, ClusterSetupError};
+use super::{
+    Answer, Cluster, ClusterOptions, ClusterSetupError, Entry, MemoryRegistry, NodeInfo, Place,
+    Registry, Renewed,
+};
+use crate::connections::ConnectionId;
 use crate::hub::Hub;
 
 #[tokio::test]
@@ -61,4 +67,129 @@ async fn what_can_be_no_node_is_an_error() {
     let _first = Cluster::alone(&hub, &ClusterOptions::new("here")).unwrap();
     let second = Cluster::alone(&hub, &ClusterOptions::new("here")).err();
     assert_eq!(second, Some(ClusterSetupError::IsNode));
+}
+
+/// A registry in memory at which the test holds calls up.
+struct Held {
+    registry: MemoryRegistry,
+    /// A call has come that waits, and may go on.
+    has_come: Notify,
+    may_go: Notify,
+    /// Which of the calls wait.
+    beats: AtomicBool,
+    forgets: AtomicBool,
+}
+
+impl Held {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            registry: MemoryRegistry::new(Duration::from_mins(10)),
+            has_come: Notify::new(),
+            may_go: Notify::new(),
+            beats: AtomicBool::new(false),
+            forgets: AtomicBool::new(false),
+        })
+    }
+
+    async fn wait_if(&self, held: &AtomicBool) {
+        if held.load(Ordering::Acquire) {
+            self.has_come.notify_one();
+            self.may_go.notified().await;
+        }
+    }
+}
+
+impl Registry for Held {
+    fn register<'a>(&'a self, client: &'a str, place: &'a Place) -> Answer<'a, Option<Place>> {
+        self.registry.register(client, place)
+    }
+    fn unregister<'a>(&'a self, node: &'a str, entries: &'a [Entry]) -> Answer<'a, ()> {
+        self.registry.unregister(node, entries)
+    }
+    fn renew<'a>(&'a self, node: &'a str, entries: &'a [Entry]) -> Answer<'a, Renewed> {
+        self.registry.renew(node, entries)
+    }
+    fn find<'a>(&'a self, client: &'a str) -> Answer<'a, Option<Place>> {
+        self.registry.find(client)
+    }
+    fn count(&self) -> Answer<'_, usize> {
+        self.registry.count()
+    }
+    fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, Option<NodeInfo>> {
+        Box::pin(async move {
+            self.wait_if(&self.beats).await;
+            self.registry.beat(info).await
+        })
+    }
+    fn leave<'a>(&'a self, node: &'a str) -> Answer<'a, ()> {
+        self.registry.leave(node)
+    }
+    fn nodes(&self) -> Answer<'_, Vec<NodeInfo>> {
+        self.registry.nodes()
+    }
+    fn sweep(&self) -> Answer<'_, usize> {
+        self.registry.sweep()
+    }
+    fn entries<'a>(&'a self, node: &'a str, cursor: u64) -> Answer<'a, (Vec<String>, u64)> {
+        self.registry.entries(node, cursor)
+    }
+    fn forget<'a>(&'a self, node: &'a str, clients: &'a [String]) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.wait_if(&self.forgets).await;
+            self.registry.forget(node, clients).await
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_heartbeat_under_way_does_not_bring_a_node_back_that_has_left() {
+    let hub = Hub::builder().build();
+    let held = Held::new();
+    held.beats.store(true, Ordering::Release);
+    let cluster = Cluster::with_registry(&hub, held.clone(), &ClusterOptions::new("here")).unwrap();
+    held.has_come.notified().await;
+    let leaving = tokio::spawn({
+        let cluster = cluster.clone();
+        async move { cluster.leave().await }
+    });
+    // Long enough for a departure that waits for nobody.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    held.may_go.notify_one();
+    leaving.await.unwrap();
+    // Nothing is under way any more.
+    drop(cluster.inner.upkeep.lock().await);
+    assert!(cluster.nodes().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_comes_while_its_old_entry_is_forgotten_keeps_its_own() {
+    let hub = Hub::builder().build();
+    let held = Held::new();
+    held.forgets.store(true, Ordering::Release);
+    let place = |connection| Place {
+        node: "here".to_owned(),
+        connection,
+    };
+    // Of a life before.
+    let old = place(ConnectionId::now_v7());
+    held.registry.register("c", &old).await.unwrap();
+    let mut options = ClusterOptions::new("here");
+    // The next heartbeat is minutes away.
+    options.upkeep.ttl = Duration::from_mins(10);
+    let cluster = Cluster::with_registry(&hub, held.clone(), &options).unwrap();
+    held.has_come.notified().await;
+    let request = http::Request::get("/").body(()).unwrap();
+    let _response = cluster.connect("c", &request).await.unwrap();
+    let connection = cluster.inner.local.find("c").unwrap();
+    held.may_go.notify_one();
+    let registered = async {
+        while held.registry.find("c").await.unwrap() != Some(place(connection)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // It is there before it is forgotten, and has to be afterwards.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::time::timeout(Duration::from_secs(20), registered)
+        .await
+        .expect("it is registered again");
 }
