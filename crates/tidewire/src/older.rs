@@ -150,7 +150,6 @@ pub(crate) struct Older {
 enum Step {
     Wait(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
     Read(Reading),
-    Write(Arc<Page>, usize),
     /// Until the node's log has come to where the client is.
     Behind(Pin<Box<Sleep>>),
 }
@@ -215,102 +214,108 @@ impl Older {
             return Poll::Ready(Frame::Bytes(std::mem::take(&mut self.head)));
         }
         loop {
-            match &mut self.step {
+            let frame = match &mut self.step {
                 Step::Wait(permit) => {
                     self.permit = std::task::ready!(permit.as_mut().poll(cx));
-                    if !self.read_next() {
-                        return self.done();
-                    }
+                    self.read_next()
                 }
                 Step::Read(reading) => match std::task::ready!(Pin::new(reading).poll(cx)) {
-                    Ok(page) if page.until <= self.after && !page.events.is_empty() => {
-                        if !self.read_next() {
-                            return self.done();
-                        }
-                    }
-                    Ok(page) if page.newest < self.after => {
-                        // Read before the client had its id from another node; or nobody ever had it, as the log will say.
-                        if std::mem::replace(&mut self.read_anew, true) || !self.read_next() {
-                            return self.done();
-                        }
-                    }
-                    Ok(page) => {
-                        let at = page.events.partition_point(|(at, _)| *at <= self.after);
-                        // Also later on: what is older may be trimmed faster than a client reads.
-                        if page.lost > self.after.max(self.gap_told) {
-                            self.gap_told = page.lost;
-                            let gap = self.gap(live, self.after);
-                            return self.frame(gap);
-                        }
-                        self.step = Step::Write(page, at);
-                    }
+                    Ok(page) => self.take_page(&page, live),
                     Err(error) => {
                         // The log says what the client misses.
                         tracing::warn!(error, "older events can't be read");
-                        return self.done();
+                        Some(self.done())
                     }
                 },
-                Step::Write(page, at) => {
-                    let page = page.clone();
-                    let mut bytes = Vec::new();
-                    let mut delivered = 0;
-                    while let Some((offset, publication)) = page.events.get(*at)
-                        && bytes.len() < FRAME_BYTES
-                    {
-                        *at += 1;
-                        self.looked_at += 1;
-                        self.after = *offset;
-                        delivered += usize::from(write(
-                            &mut bytes,
-                            &self.spec,
-                            self.epoch,
-                            *offset,
-                            publication,
-                        ));
-                    }
-                    if !bytes.is_empty() {
-                        live.note_delivered(delivered);
-                        return self.frame(bytes);
-                    }
-                    let goes_on = page.until > self.after || !page.events.is_empty();
-                    self.after = self.after.max(page.until);
-                    match self.log() {
-                        LogIs::Behind => self.wait_for_log(),
-                        LogIs::There => return self.done(),
-                        LogIs::Later if !goes_on => return self.done(),
-                        LogIs::Later => {}
-                    }
-                    if matches!(self.step, Step::Behind(_)) {
-                        continue;
-                    }
-                    if self.looked_at > LOOKED_AT_MAX {
-                        tracing::debug!(
-                            "a client is told of a gap, as its topic is rare in what is older"
-                        );
-                        return self.done();
-                    }
-                    if !self.read_next() {
-                        return self.done();
-                    }
-                }
                 Step::Behind(sleep) => {
                     std::task::ready!(sleep.as_mut().poll(cx));
-                    let since = *self.behind_since.get_or_insert_with(Instant::now);
-                    if matches!(self.log(), LogIs::Behind) && since.elapsed() < BEHIND_MAX {
-                        self.wait_for_log();
-                    } else {
-                        return self.done();
-                    }
+                    self.look_again()
                 }
+            };
+            if let Some(frame) = frame {
+                return Poll::Ready(frame);
             }
         }
     }
 
+    /// Takes from a page what is the client's. `None` if that is nothing, and there is another step.
+    fn take_page(&mut self, page: &Page, live: &Live) -> Option<Frame> {
+        if page.until <= self.after && !page.events.is_empty() {
+            return self.read_next();
+        }
+        if page.newest < self.after {
+            // Read before the client had its id from another node; or nobody ever had it, as the log will say.
+            let again = std::mem::replace(&mut self.read_anew, true);
+            return if again {
+                Some(self.done())
+            } else {
+                self.read_next()
+            };
+        }
+        // Also later on: what is older may be trimmed faster than a client reads.
+        if page.lost > self.after.max(self.gap_told) {
+            self.gap_told = page.lost;
+            let gap = self.gap(live, self.after);
+            return Some(self.frame(gap));
+        }
+        let bytes = self.write_page(page, live);
+        if !bytes.is_empty() {
+            return Some(self.frame(bytes));
+        }
+        let goes_on = page.until > self.after || !page.events.is_empty();
+        self.after = self.after.max(page.until);
+        self.go_on(goes_on)
+    }
+
+    /// Writes the events of a page that the client lacks, up to a frame.
+    fn write_page(&mut self, page: &Page, live: &Live) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut delivered = 0;
+        let at = page.events.partition_point(|(at, _)| *at <= self.after);
+        for (offset, publication) in &page.events[at..] {
+            if bytes.len() >= FRAME_BYTES {
+                break;
+            }
+            self.looked_at += 1;
+            self.after = *offset;
+            let is_read = write(&mut bytes, &self.spec, self.epoch, *offset, publication);
+            delivered += usize::from(is_read);
+        }
+        live.note_delivered(delivered);
+        bytes
+    }
+
+    /// What comes behind a page.
+    fn go_on(&mut self, goes_on: bool) -> Option<Frame> {
+        match self.log() {
+            LogIs::Behind => {
+                self.wait_for_log();
+                None
+            }
+            LogIs::Later if goes_on && self.looked_at <= LOOKED_AT_MAX => self.read_next(),
+            LogIs::Later if goes_on => {
+                tracing::debug!("a client is told of a gap, as its topic is rare in what is older");
+                Some(self.done())
+            }
+            LogIs::There | LogIs::Later => Some(self.done()),
+        }
+    }
+
+    /// Looks whether the log has come to where the client is.
+    fn look_again(&mut self) -> Option<Frame> {
+        let since = *self.behind_since.get_or_insert_with(Instant::now);
+        if matches!(self.log(), LogIs::Behind) && since.elapsed() < BEHIND_MAX {
+            self.wait_for_log();
+            return None;
+        }
+        Some(self.done())
+    }
+
     /// Hands a frame over. It is the client's to take its time now, so it keeps neither its turn nor the page.
-    fn frame(&mut self, bytes: Vec<u8>) -> Poll<Frame> {
+    fn frame(&mut self, bytes: Vec<u8>) -> Frame {
         self.permit = None;
         self.step = wait_for_turn(&self.hub);
-        Poll::Ready(Frame::Bytes(bytes))
+        Frame::Bytes(bytes)
     }
 
     fn wait_for_log(&mut self) {
@@ -318,14 +323,15 @@ impl Older {
         self.step = Step::Behind(Box::pin(tokio::time::sleep(BEHIND_EVERY)));
     }
 
-    fn read_next(&mut self) -> bool {
+    /// The next step is to read on. If the store has no more, the log is next.
+    fn read_next(&mut self) -> Option<Frame> {
         let shared = &self.hub.shared;
         let reading = shared.pages.find(shared.broker(), self.epoch, self.after);
         let Some(reading) = reading else {
-            return false;
+            return Some(self.done());
         };
         self.step = Step::Read(reading);
-        true
+        None
     }
 
     fn log(&self) -> LogIs {
@@ -342,9 +348,9 @@ impl Older {
         })
     }
 
-    fn done(&mut self) -> Poll<Frame> {
+    fn done(&mut self) -> Frame {
         self.permit = None;
-        Poll::Ready(Frame::Log(NativeId::new(self.epoch, self.after)))
+        Frame::Log(NativeId::new(self.epoch, self.after))
     }
 
     fn gap(&self, live: &Live, place: Offset) -> Vec<u8> {
