@@ -155,6 +155,35 @@ fn a_write_that_is_cut_anywhere_goes_on_there() {
     });
 }
 
+/// The log is read once for all streams of a slice that are at the same place. Seen by an event that came after that: who
+/// is sent what was gathered lacks it, until what was gathered is forgotten.
+#[test]
+fn streams_at_the_same_place_are_sent_the_same_gathered_bytes() {
+    let hub = hub(LARGE, SlowClient::Close);
+    let mut streams: Vec<_> = (0..2).map(|_| Driven::new(&hub, "a")).collect();
+    streams.push(Driven::new(&hub, "b"));
+    // What each begins with is its own.
+    streams
+        .iter_mut()
+        .for_each(|driven| driven.take(usize::MAX));
+    let mut scratch = Scratch::default();
+    let mut serve = |driven: &mut Driven, forget: bool| {
+        if forget {
+            scratch.forget();
+        }
+        let direct = driven.direct.as_mut().unwrap();
+        let outcome = direct.serve(Moment::now(), &mut scratch);
+        assert!(matches!(outcome, Outcome::Sleep));
+        ticks(&driven.body().0)
+    };
+    publish(&hub, "a", "shared");
+    assert_eq!(serve(&mut streams[0], false), ["shared"]);
+    publish(&hub, "a", "later");
+    assert_eq!(serve(&mut streams[1], false), ["shared"]);
+    assert_eq!(serve(&mut streams[1], true), ["shared", "later"]);
+    assert!(serve(&mut streams[2], false).is_empty(), "another filter");
+}
+
 #[test]
 fn a_socket_that_takes_few_bytes_at_a_time_gets_everything() {
     let hub = hub(LARGE, SlowClient::Close);
