@@ -28,6 +28,7 @@ use crate::counters::{Counters, Totals};
 use crate::fanout::{self, Inbox};
 use crate::older::{Older, Pages};
 use crate::publish::PublishError;
+use crate::rights::Rights;
 use crate::stream::{Beginning, EventStream, StreamOptions};
 use crate::subscribe::First;
 
@@ -676,17 +677,21 @@ impl Hub {
         ))
     }
 
-    /// A page of a topic's history, oldest first: up to `events_max` events or about `bytes_max` bytes.
+    /// A page of a topic's history, oldest first: up to `events_max` events or about `bytes_max` bytes. Private ones are among
+    /// them as far as `rights` cover them; without rights, all.
     pub fn history(
         &self,
         topic: &Topic,
         start: &Start,
         events_max: usize,
         bytes_max: usize,
+        rights: Option<&Rights>,
     ) -> HistoryPage {
         let shared = &self.shared;
         let start = shared.write_log(|log| log.find_history(topic, start, now_ms()));
-        shared.read_log(|log| log.history(topic, &start, events_max, bytes_max))
+        let may_read_private =
+            |topic: &str| rights.is_none_or(|rights| rights.may_read_private(topic));
+        shared.read_log(|log| log.history(topic, &start, events_max, bytes_max, &may_read_private))
     }
 
     /// Figures.
