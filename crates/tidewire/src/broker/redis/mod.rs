@@ -23,6 +23,8 @@ mod append;
 mod check;
 mod commit;
 mod entry;
+#[cfg(feature = "fuzz")]
+pub(super) mod fuzz;
 mod history;
 mod outside;
 mod pack;
