@@ -431,10 +431,10 @@ mod tests {
     async fn an_issuer_that_does_not_answer_is_asked_less_and_less() {
         // Nobody listens there.
         let published = Published::new("http://127.0.0.1:1/").expect("a URL");
-        for expected_s in [10, 20, 40, 80, 160, 160] {
+        for expected_s in [10.0, 20.0, 40.0, 80.0, 160.0, 160.0] {
             published.fetch(Instant::now()).await;
             let pause = published.pause().as_secs_f64();
-            let around = expected_s as f64 * 0.75..=expected_s as f64 * 1.25;
+            let around = expected_s * 0.75..=expected_s * 1.25;
             assert!(around.contains(&pause), "{pause} s, not about {expected_s}");
         }
         published.state.lock().failures = u32::MAX;

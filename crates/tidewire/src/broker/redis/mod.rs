@@ -24,6 +24,7 @@ mod check;
 mod commit;
 mod entry;
 #[cfg(feature = "fuzz")]
+#[doc(hidden)]
 pub(super) mod fuzz;
 mod history;
 mod outside;
