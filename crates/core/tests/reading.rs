@@ -190,5 +190,6 @@ fn history(
     bytes_max: usize,
 ) -> HistoryPage {
     let start = hub.log.find_history(topic, start, hub.now_ms);
-    hub.log.history(topic, &start, events_max, bytes_max)
+    hub.log
+        .history(topic, &start, events_max, bytes_max, &|_| true)
 }

@@ -77,6 +77,7 @@ codes! {
     Internal "internal" INTERNAL_SERVER_ERROR "Something went wrong in the hub";
     AtCapacity "at_capacity" SERVICE_UNAVAILABLE "The hub has no room for another connection";
     KeysFull "idempotency_full" SERVICE_UNAVAILABLE "The hub remembers as many idempotency keys as it may";
+    BodiesFull "bodies_full" SERVICE_UNAVAILABLE "The hub holds as many bytes of bodies as it may";
     NotStored "not_stored" SERVICE_UNAVAILABLE "The event was not stored";
     OutcomeUnknown "outcome_unknown" SERVICE_UNAVAILABLE "It is unknown whether the event was stored";
     AuthUnavailable "auth_unavailable" SERVICE_UNAVAILABLE "Credentials can't be checked at the moment";

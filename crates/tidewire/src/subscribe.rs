@@ -413,13 +413,16 @@ fn start(query: &Query<'_>, headers: &HeaderMap, now_ms: u64) -> Result<Start, P
     let id = header
         .filter(|id| !id.is_empty())
         .or_else(|| in_query().filter(|id| !id.is_empty()));
-    match id {
-        Some(id) if id.len() > LAST_EVENT_ID_BYTES_MAX => Err(Problem::new(
+    let start = match id {
+        Some(id) => Start::After(id),
+        None => parse_since(query.get("since"), now_ms),
+    };
+    match &start {
+        Start::After(id) if id.len() > LAST_EVENT_ID_BYTES_MAX => Err(Problem::new(
             Code::BadParameter,
             format!("a last event id has {LAST_EVENT_ID_BYTES_MAX} bytes at most"),
         )),
-        Some(id) => Ok(Start::After(id)),
-        None => Ok(parse_since(query.get("since"), now_ms)),
+        _ => Ok(start),
     }
 }
 

@@ -8,6 +8,10 @@ use crate::subscribe::{Start, Subscribed};
 use crate::subscription::SlowClient;
 use crate::topic::Topic;
 
+/// Private events of others that are passed over for one page. Stops whoever may read none of them from keeping the log's lock
+/// for long.
+const PASSED_OVER_MAX: usize = 10_000;
+
 /// An event as it stands in history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryEvent {
@@ -19,8 +23,6 @@ pub struct HistoryEvent {
     pub event: String,
     /// Its data.
     pub data: String,
-    /// Whether it is for those only whose own rights cover it.
-    pub private: bool,
     /// When it was published, in milliseconds since the Unix epoch.
     pub published_at_ms: u64,
 }
@@ -131,13 +133,16 @@ impl Log {
         }
     }
 
-    /// Up to `events_max` events of a topic, or about `bytes_max` of them, from a start on.
+    /// Up to `events_max` events of a topic, or about `bytes_max` of them, from a start on. A private event is among them if one of
+    /// its topics is one that `may_read_private` says yes to; where it is not, neither the page's end nor its number of events
+    /// tells of it.
     pub fn history(
         &self,
         topic: &Topic,
         start: &HistoryStart,
         events_max: usize,
         bytes_max: usize,
+        may_read_private: &dyn Fn(&str) -> bool,
     ) -> HistoryPage {
         let mut page = HistoryPage {
             gap: start.gap,
@@ -147,9 +152,14 @@ impl Log {
             return page;
         };
         let chain = &self.topic(key).chain;
-        let mut bytes = 0;
+        let (mut bytes, mut passed_over) = (0, 0);
         for &seq in chain.seqs.iter().skip(chain.lower_bound(start.from)) {
-            if page.events.len() >= events_max || (bytes >= bytes_max && bytes > 0) {
+            if passed_over < PASSED_OVER_MAX && !self.is_for(seq, may_read_private) {
+                passed_over += 1;
+                continue;
+            }
+            let is_full = page.events.len() >= events_max || (bytes >= bytes_max && bytes > 0);
+            if is_full || passed_over == PASSED_OVER_MAX {
                 page.next = Some(self.id_before(seq));
                 break;
             }
@@ -159,6 +169,14 @@ impl Log {
             }
         }
         page
+    }
+
+    fn is_for(&self, seq: Seq, may_read_private: &dyn Fn(&str) -> bool) -> bool {
+        let hidden = self.store.get(seq).filter(|entry| entry.private);
+        hidden.is_none_or(|entry| {
+            let mut topics = entry.topics.as_slice().iter();
+            topics.any(|key| may_read_private(self.topic(*key).name()))
+        })
     }
 
     fn history_event(&self, seq: Seq) -> Option<(HistoryEvent, usize)> {
@@ -182,7 +200,6 @@ impl Log {
             topics,
             event: read.event,
             data: read.data,
-            private: entry.private,
             published_at_ms: entry.at_ms,
         };
         Some((event, bytes.len()))

@@ -25,6 +25,8 @@ use crate::config;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Least time between two fetches that tokens ask for.
 const FETCH_PAUSE: Duration = Duration::from_secs(10);
+/// The same between those that nobody asks for, once the issuer has not answered a number of times.
+const BACKOFF_MAX: Duration = Duration::from_secs(160);
 /// After so long keys are fetched again, whether anybody asks for it or not.
 const FRESH_MAX: Duration = Duration::from_mins(10);
 /// For so long keys stay in use that can't be fetched again.
@@ -61,6 +63,8 @@ struct State {
     /// When a token made them be fetched.
     asked: Option<Instant>,
     error: Option<String>,
+    /// Fetches that failed since one did not.
+    failures: u32,
 }
 
 /// A key set as it comes. Its keys are read one by one: one of a kind that is not known is passed over (RFC 7517
@@ -195,12 +199,14 @@ impl Published {
         })
     }
 
-    /// Until the next fetch that nobody asked for. After a failure the pause is short, and never the same on all nodes.
+    /// Until the next fetch that nobody asked for. After a failure the pause is short, longer with each that follows, and never
+    /// the same on all nodes.
     fn pause(&self) -> Duration {
-        let pause = if self.state.lock().error.is_some() {
-            FETCH_PAUSE
-        } else {
-            FRESH_MAX
+        let pause = match self.state.lock().failures.checked_sub(1) {
+            None => FRESH_MAX,
+            Some(again) => FETCH_PAUSE
+                .saturating_mul(2_u32.saturating_pow(again))
+                .min(BACKOFF_MAX),
         };
         pause.mul_f64(0.75 + fastrand::f64() / 2.0)
     }
@@ -290,10 +296,12 @@ impl Published {
                 state.keys = Arc::new(keys);
                 state.fetched = state.tried;
                 state.error = None;
+                state.failures = 0;
             }
             Err(error) => {
                 tracing::warn!(url = %self.url, %error, "an issuer's keys can't be fetched; those known stay in use");
                 state.error = Some(error);
+                state.failures = state.failures.saturating_add(1);
             }
         }
     }
@@ -413,5 +421,23 @@ mod tests {
             .expect("an answer");
         let found = published.find(&header).await;
         assert_eq!(found.map(|keys| keys.len()), Ok(1));
+        // An issuer that stays away for long can't say that a key is not its own any more.
+        let known_after = |time| published.known(&header, Instant::now() + time).len();
+        assert_eq!(known_after(STALE_MAX - Duration::from_mins(1)), 1);
+        assert_eq!(known_after(STALE_MAX), 0);
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_does_not_answer_is_asked_less_and_less() {
+        // Nobody listens there.
+        let published = Published::new("http://127.0.0.1:1/").expect("a URL");
+        for expected_s in [10.0, 20.0, 40.0, 80.0, 160.0, 160.0] {
+            published.fetch(Instant::now()).await;
+            let pause = published.pause().as_secs_f64();
+            let around = expected_s * 0.75..=expected_s * 1.25;
+            assert!(around.contains(&pause), "{pause} s, not about {expected_s}");
+        }
+        published.state.lock().failures = u32::MAX;
+        assert!(published.pause() <= BACKOFF_MAX * 2);
     }
 }

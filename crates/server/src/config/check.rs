@@ -247,19 +247,21 @@ impl Check<'_> {
         )
     }
 
-    /// An event must fit into a request that brings it and into the log that keeps it.
+    /// An event must fit into a request that brings it and into the log that keeps it, and a request into what there is for all.
     fn sizes_fit(&self, config: &Config) -> Result<(), ConfigError> {
-        let event = config.limits.event_bytes_max;
-        for (other, most) in [
-            ("limits.body_bytes_max", config.limits.body_bytes_max),
-            ("history.memory", config.history.memory),
+        let limits = &config.limits;
+        let event = ("limits.event_bytes_max", limits.event_bytes_max);
+        let body = ("limits.body_bytes_max", limits.body_bytes_max);
+        for ((key, size), (other, most)) in [
+            (event, body),
+            (event, ("history.memory", config.history.memory)),
+            (body, ("limits.bodies_bytes_max", limits.bodies_bytes_max)),
         ] {
-            if event > most {
-                let key = "limits.event_bytes_max";
+            if size > most {
                 let origin = self.tree.origin_of(other);
                 let most = format_bytes(most as u64);
                 let allowed = format!("no more than {other}, which is {most} ({origin})");
-                return self.refuse(key, format_bytes(event as u64), allowed);
+                return self.refuse(key, format_bytes(size as u64), allowed);
             }
         }
         Ok(())

@@ -134,6 +134,9 @@ pub(crate) struct Limits {
     /// A request's body, in bytes.
     #[serde(with = "values::bytes")]
     pub(crate) body_bytes_max: usize,
+    /// All bodies that are being read, in bytes.
+    #[serde(with = "values::bytes")]
+    pub(crate) bodies_bytes_max: usize,
     /// Events published by one request.
     #[serde(with = "values::count")]
     pub(crate) batch_events_max: usize,
@@ -323,6 +326,7 @@ impl Default for Limits {
             patterns_per_subscription_max: 16,
             event_bytes_max: MIB,
             body_bytes_max: 8 * MIB,
+            bodies_bytes_max: 256 * MIB,
             batch_events_max: 10_000,
             head_bytes_max: 16 * KIB,
             head_timeout: Duration::from_secs(10),
@@ -411,6 +415,7 @@ pub(crate) const KEYS: &[&str] = &[
     "limits.patterns_per_subscription_max",
     "limits.event_bytes_max",
     "limits.body_bytes_max",
+    "limits.bodies_bytes_max",
     "limits.batch_events_max",
     "limits.head_bytes_max",
     "limits.head_timeout",

@@ -18,7 +18,7 @@ pub use self::origin::origins;
 pub use self::request::requests;
 pub use self::token::tokens;
 pub use self::wire::{decoder, documents};
-pub use tidewire::broker::fuzz::{records, segment};
+pub use tidewire::broker::fuzz::{entries, records, segment};
 
 /// Takes any bytes, and panics where something that must hold does not.
 pub type Target = fn(&[u8]);
@@ -27,6 +27,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("decoder", decoder),
     ("documents", documents),
+    ("entries", entries),
     ("ids", ids),
     ("origins", origins),
     ("patterns", patterns),

@@ -260,8 +260,12 @@ impl Checked {
                 .get(name)
                 .and_then(|value| value.to_str().ok())
         };
-        let allowed = match text(header::ORIGIN) {
-            Some(origin) => {
+        let mut origins = request.headers.get_all(header::ORIGIN).into_iter();
+        let allowed = match (origins.next(), origins.next()) {
+            // No browser sends two, and one that is good says nothing of the other.
+            (Some(_), Some(_)) => false,
+            (Some(origin), None) => {
+                let origin = origin.to_str().unwrap_or_default();
                 // HTTP/2 names the host in the address, and may do without the header.
                 let host = request.uri.authority().map(Authority::as_str);
                 let own = host.or_else(|| text(header::HOST)).is_some_and(|host| {
@@ -273,7 +277,7 @@ impl Checked {
             }
             // Browsers name the origin with every request that may change something; who does not is none.
             // With a `GET` of their own site they do not; old ones, and programs, say nothing at all.
-            None => text(header::HeaderName::from_static("sec-fetch-site"))
+            (None, _) => text(header::HeaderName::from_static("sec-fetch-site"))
                 .map_or(is_safe, |site| ["same-origin", "none"].contains(&site)),
         };
         if allowed {

@@ -1,5 +1,6 @@
-//! Reading request bodies with a limit on their size and on their silence.
+//! Reading request bodies with a limit on their size, on that of all of them, and on their silence.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -14,6 +15,46 @@ use crate::config::Limits;
 /// How slowly a body may come, beyond `limits.body_timeout`. Stops bodies that are sent a byte at a time, of which none is ever
 /// silent.
 const BYTES_PER_MS_MIN: u64 = 16;
+
+/// Bytes of each body that don't count for `limits.bodies_bytes_max`. Large bodies shall not keep out the small ones, which are most.
+const SMALL_BODY_BYTES: usize = 64 * 1024;
+
+/// What of all bodies that are coming in counts for `limits.bodies_bytes_max`. Without that limit a publisher with many
+/// connections could fill the memory with bodies that they never end. What has come is bounded elsewhere: it is
+/// published at once, or waits in the queue of a broker.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// One body's part of that, for as long as it is held.
+#[derive(Default)]
+pub(super) struct Held {
+    bytes: usize,
+}
+
+impl Held {
+    /// Says how long the body is by now.
+    pub(super) fn set(&mut self, len: usize, limits: &Limits) -> Result<(), Problem> {
+        let (before, now) = (self.bytes, len.saturating_sub(SMALL_BODY_BYTES));
+        self.bytes = now;
+        let Some(more) = now.checked_sub(before) else {
+            HELD.fetch_sub(before - now, Ordering::Relaxed);
+            return Ok(());
+        };
+        if HELD.fetch_add(more, Ordering::Relaxed) + more <= limits.bodies_bytes_max || more == 0 {
+            return Ok(());
+        }
+        let detail = format!(
+            "the hub holds as many bytes of bodies as it may (`limits.bodies_bytes_max`); try again, or send no more than \
+             {SMALL_BODY_BYTES} bytes at a time"
+        );
+        Err(Problem::new(Code::BodiesFull, detail).retry_after_s(1))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
 
 /// The next piece of a body; `None` at its end.
 pub(super) async fn next_chunk(body: &mut Body, limits: &Limits) -> Result<Option<Bytes>, Problem> {
@@ -55,11 +96,13 @@ pub(crate) async fn read(
         return Err(too_large(bytes_max));
     }
     let mut whole = BytesMut::new();
+    let mut held = Held::default();
     let began = Instant::now();
     while let Some(chunk) = next_chunk(&mut body, limits).await? {
         if whole.len() + chunk.len() > bytes_max {
             return Err(too_large(bytes_max));
         }
+        held.set(whole.len() + chunk.len(), limits)?;
         whole.extend_from_slice(&chunk);
         let may_take = Duration::from_millis(whole.len() as u64 / BYTES_PER_MS_MIN);
         if began.elapsed() > limits.body_timeout + may_take {

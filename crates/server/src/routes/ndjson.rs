@@ -57,6 +57,7 @@ struct Lines<'a> {
     sender: Sender<'a>,
     topics: Vec<&'a str>,
     buffer: BytesMut,
+    held: body::Held,
     /// Up to here the buffer has no line end.
     searched: usize,
     /// Lines read, empty ones included.
@@ -77,6 +78,7 @@ impl<'a> Lines<'a> {
             sender: Sender::default(),
             topics: Vec::new(),
             buffer: BytesMut::new(),
+            held: body::Held::default(),
             searched: 0,
             line: 0,
             pending: Vec::new(),
@@ -102,6 +104,8 @@ impl<'a> Lines<'a> {
 
     async fn read_all(&mut self, body: &mut Body) -> Result<(), Problem> {
         while let Some(chunk) = body::next_chunk(body, &self.door.limits).await? {
+            let len = self.buffer.len() + chunk.len();
+            self.held.set(len, &self.door.limits)?;
             self.buffer.extend_from_slice(&chunk);
             while let Some(end) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
                 let line = self.buffer.split_to(self.searched + end);
@@ -122,6 +126,7 @@ impl<'a> Lines<'a> {
                 return Err(Problem::new(Code::BodyTooLarge, detail));
             }
             self.commit().await?;
+            self.held.set(self.buffer.len(), &self.door.limits)?;
         }
         let last = self.buffer.split();
         if last.is_empty() {

@@ -48,7 +48,7 @@ pub(super) async fn history(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Problem> {
     let topic = topic_of(topic)?;
-    let rights = rights.as_deref();
+    let rights = rights.as_deref().map(|rights| &**rights);
     if let Some(rights) = rights.filter(|rights| !rights.may_read(topic.as_str())) {
         let detail = format!("no right to subscribe to `{topic}`");
         return Err(rights.refuse(detail).with("topic", topic.as_str()));
@@ -63,19 +63,11 @@ pub(super) async fn history(
         ),
     };
     let limit = limit(&query, PAGE_EVENTS, PAGE_EVENTS_MAX)?;
-    let page = door.hub.history(&topic, &start, limit, PAGE_BYTES);
-    let is_for_them = |event: &&HistoryEvent| {
-        let mut topics = event.topics.iter();
-        let Some(rights) = rights.filter(|_| event.private) else {
-            return true;
-        };
-        topics.any(|topic| rights.may_read_private(topic))
-    };
+    let page = door.hub.history(&topic, &start, limit, PAGE_BYTES, rights);
     let events: Vec<Value> = page
         .events
         .iter()
-        .filter(is_for_them)
-        .map(|event| event_json(event, &topic, rights.map(|rights| &**rights)))
+        .map(|event| event_json(event, &topic, rights))
         .collect();
     Ok(Json(json!({
         "topic": topic.as_str(),

@@ -47,6 +47,12 @@ fn a_cookie_acts_for_pages_of_this_site_and_of_configured_ones() {
             assert_eq!(code(&answer), "foreign_origin");
         }
     }
+    let two = [
+        ("Cookie", cookie.as_str()),
+        ("Origin", own.as_str()),
+        ("Origin", "https://evil.example"),
+    ];
+    assert_eq!(publish(&hub, "orders", &two).status, 403);
     // A header is never sent by a browser on its own.
     let token = format!("Bearer {}", Issuer::with_secret().publisher());
     let headers = [

@@ -130,3 +130,32 @@ fn history_shows_a_private_event_to_the_same_people() {
     assert_eq!(read(&orders, "order:7"), "seven both open last");
     assert_eq!(read(&orders, "user:ann"), "own last");
 }
+
+/// A page used to count private events that it did not show, and to name the place behind them as where to go on.
+#[test]
+fn pages_of_history_are_those_of_a_topic_without_the_private_events_of_others() {
+    let hub = hub();
+    publish_all(&hub);
+    let page = |since: &str| {
+        let path = format!("/topics/order:7/events?limit=1&since={since}");
+        hub.send("GET", &path, &[], b"").json()
+    };
+    let data = |page: &Value| -> Vec<String> {
+        let events = page["events"].as_array().unwrap().iter();
+        events
+            .map(|event| event["data"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let first = page("earliest");
+    assert_eq!(data(&first), ["open"], "{first}");
+    let second = page(first["next"].as_str().unwrap());
+    assert_eq!(data(&second), ["last"], "{second}");
+    // Behind the last event that is for them there is nothing.
+    publish(
+        &hub,
+        &json!({"topic": "order:7", "data": "later", "private": true}),
+    );
+    let second = page(first["next"].as_str().unwrap());
+    assert_eq!(data(&second), ["last"], "{second}");
+    assert_eq!(second["next"], Value::Null, "{second}");
+}

@@ -204,3 +204,43 @@ fn a_client_that_reads_nothing_delays_nobody() {
         thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn large_bodies_that_never_end_keep_out_other_large_ones_only() {
+    let limits = [
+        ("TIDEWIRE_LIMITS__BODY_BYTES_MAX", "2MiB"),
+        ("TIDEWIRE_LIMITS__BODIES_BYTES_MAX", "4MiB"),
+    ];
+    let hub = Hub::spawn(&[], &limits);
+    // Too large for an event. There is room for two of these.
+    let large = vec![b'x'; 3 * 1024 * 1024 / 2];
+    let begin = |kind| {
+        let headers = [("Content-Length", "2000000"), ("Content-Type", kind)];
+        let head = http::head(hub.port(), "POST", "/events?topic=a", &headers);
+        let mut socket = http::connect(hub.port()).unwrap();
+        socket
+            .write_all(&[&head, &b"\r\n"[..], &large].concat())
+            .unwrap();
+        socket
+    };
+    let wait_for = |status, code| {
+        let deadline = Instant::now() + WAIT_MAX;
+        loop {
+            let answer = hub.send("POST", "/events?topic=a", &[], &large);
+            if answer.status == status {
+                problem(&answer, status, code);
+                return answer;
+            }
+            assert!(Instant::now() < deadline, "{answer:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait_for(413, "event_too_large");
+    let held = [begin("text/plain"), begin("application/x-ndjson")];
+    let refused = wait_for(503, "bodies_full");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    hub.publish("a", &json!("small"));
+    drop(held);
+    wait_for(413, "event_too_large");
+    assert_eq!(events_held(&hub), 1);
+}

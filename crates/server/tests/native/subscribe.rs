@@ -302,6 +302,7 @@ fn options_that_are_not_understood_are_refused() {
             "bad_parameter",
             "1024",
         ),
+        (format!("since={long_id}"), 422, "bad_parameter", "1024"),
         ("topic=".to_owned(), 422, "bad_topic", "empty"),
         ("topic=a%0Ab".to_owned(), 422, "bad_topic", "U+000A"),
         ("topic=a%00b".to_owned(), 422, "bad_topic", "U+0000"),

@@ -35,9 +35,14 @@ mod packed;
 #[cfg(feature = "redis")]
 mod redis;
 
+/// Fuzz targets.
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
-pub use self::disk::fuzz;
+pub mod fuzz {
+    pub use super::disk::fuzz::{records, segment};
+    #[cfg(feature = "redis")]
+    pub use super::redis::fuzz::entries;
+}
 
 use std::collections::HashSet;
 use std::future::Future;

@@ -14,6 +14,7 @@ use super::Hub;
 use crate::clock::now_ms;
 use crate::connections::{Connection, ConnectionId};
 use crate::counters::Totals;
+use crate::rights::Rights;
 
 /// Figures about a hub at one moment.
 #[derive(Clone, Debug)]
@@ -140,17 +141,21 @@ impl Hub {
         (readers.len(), listed)
     }
 
-    /// A page of a topic's history, oldest first: up to `events_max` events or about `bytes_max` bytes.
+    /// A page of a topic's history, oldest first: up to `events_max` events or about `bytes_max` bytes. Private ones are among
+    /// them as far as `rights` cover them; without rights, all.
     pub fn history(
         &self,
         topic: &Topic,
         start: &Start,
         events_max: usize,
         bytes_max: usize,
+        rights: Option<&Rights>,
     ) -> HistoryPage {
         let shared = &self.shared;
         let start = shared.write_log(|log| log.find_history(topic, start, now_ms()));
-        shared.read_log(|log| log.history(topic, &start, events_max, bytes_max))
+        let may_read_private =
+            |topic: &str| rights.is_none_or(|rights| rights.may_read_private(topic));
+        shared.read_log(|log| log.history(topic, &start, events_max, bytes_max, &may_read_private))
     }
 
     /// Up to `limit` topics from a cursor on (0 at first), and the cursor of the next page.

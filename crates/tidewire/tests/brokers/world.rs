@@ -179,7 +179,7 @@ pub(crate) fn texts(ids: &[EventId]) -> Vec<String> {
 }
 
 pub(crate) fn page(hub: &Hub, name: &str, start: &Start) -> HistoryPage {
-    hub.history(&topic(name), start, usize::MAX, usize::MAX)
+    hub.history(&topic(name), start, usize::MAX, usize::MAX, None)
 }
 
 pub(crate) fn after(hub: &Hub, topic: &str, id: &str) -> HistoryPage {

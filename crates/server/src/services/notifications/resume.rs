@@ -88,7 +88,7 @@ pub(super) async fn after(
 ) -> Result<In, StoreError> {
     if let Some((position, ms)) = stamp(last) {
         let start = Start::After(position.to_owned());
-        if !delivery.hub.history(topic, &start, 0, 0).gap {
+        if !delivery.hub.history(topic, &start, 0, 0, None).gap {
             return Ok(In::Log(position.to_owned()));
         }
         return Ok(In::Store(After {

@@ -25,7 +25,7 @@ mod committer;
 mod format;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
-pub mod fuzz;
+pub(super) mod fuzz;
 mod history;
 mod queue;
 mod repair;

@@ -23,6 +23,9 @@ mod append;
 mod check;
 mod commit;
 mod entry;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub(super) mod fuzz;
 mod history;
 mod outside;
 mod pack;

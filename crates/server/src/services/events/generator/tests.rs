@@ -265,7 +265,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// How many events a stream has had.
 fn said(hub: &Hub, id: &str) -> usize {
     let topic = tidewire::Topic::new(&format!("stream:{id}")).unwrap();
-    let page: HistoryPage = hub.history(&topic, &Start::Earliest, 100_000, usize::MAX);
+    let page: HistoryPage = hub.history(&topic, &Start::Earliest, 100_000, usize::MAX, None);
     page.events.len()
 }
 
