@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tidewire_core::encode;
 use tidewire_core::filter::FilterSpec;
 use tidewire_core::id::{Epoch, NativeId, Offset};
+use tidewire_core::log::Log;
 use tidewire_core::subscription::GapReason;
 use tidewire_core::topic::Topic;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -175,6 +176,31 @@ pub(crate) enum Frame {
     Bytes(Vec<u8>),
     /// All that is older was sent: the log is next, after this place.
     Log(NativeId),
+}
+
+impl Hub {
+    /// Waits until this node's log has what the broker's store has now, so that an event that another node was answered for
+    /// is there. After `longest` it goes on without.
+    pub async fn catch_up(&self, longest: Duration) {
+        let (epoch, head) = self.shared.read_log(|log| (log.epoch(), log.head()));
+        // Others have no store beside the log.
+        let Some(page) = self.shared.broker().older(head) else {
+            return;
+        };
+        let caught_up = async {
+            let newest = page.await?.newest;
+            let is_behind = |log: &Log| log.epoch() == epoch && log.head() < newest;
+            while self.shared.read_log(is_behind) {
+                tokio::time::sleep(BEHIND_EVERY).await;
+            }
+            Ok::<_, String>(())
+        };
+        match tokio::time::timeout(longest, caught_up).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(error, "it is unknown what this node lacks"),
+            Err(_) => tracing::debug!("this node is behind"),
+        }
+    }
 }
 
 impl Older {

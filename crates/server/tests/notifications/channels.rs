@@ -28,17 +28,21 @@ fn a_message_reaches_the_user_on_every_node_while_connected() {
     redis.command(&[
         "PUBLISH",
         "user-notifications:ann",
-        "{\"title\": \"from elsewhere\"}",
+        "{\"title\": \"from elsewhere\", \"id\": 123456789012345678901234567890}",
     ]);
     redis.command(&["PUBLISH", "user-notifications:ann", "no JSON"]);
     redis.command(&[
         "PUBLISH",
         "user-notifications:ann",
-        "{\"title\":\"second\"}",
+        "{\n  \"title\": \"second\"\r\n}",
     ]);
     for tab in &mut tabs {
         assert_eq!(tab.event().event, "connected");
-        assert_eq!(tab.event().data, "{\"title\":\"from elsewhere\"}");
+        assert_eq!(
+            tab.event().data,
+            "{\"title\": \"from elsewhere\", \"id\": 123456789012345678901234567890}",
+            "as it was published"
+        );
         assert_eq!(tab.event().data, "{\"title\":\"second\"}");
     }
     assert_eq!(titles(&nodes[0], "ann"), [""; 0], "it is stored nowhere");

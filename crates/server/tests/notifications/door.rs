@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use crate::support::{Hub, Stream};
 use crate::{AT, hub, notify, titles, until};
 
-fn data(stream: &mut Stream) -> Value {
+pub(crate) fn data(stream: &mut Stream) -> Value {
     serde_json::from_str(&stream.event().data).unwrap()
 }
 
-fn connected(hub: &Hub, user: &str, last: Option<&str>) -> Stream {
+pub(crate) fn connected(hub: &Hub, user: &str, last: Option<&str>) -> Stream {
     let headers: Vec<_> = last.map(|id| ("Last-Event-ID", id)).into_iter().collect();
     let mut stream = hub.stream_with(&format!("{AT}/subscribe?user={user}"), &headers);
     let first = stream.event();

@@ -5,6 +5,7 @@
 //! | `door` | every address, answer and refusal; whose notifications are whose; resuming |
 //! | `consumer` | domain events become notifications once, whatever is killed |
 //! | `channels` | Redis Pub/Sub, in and out |
+//! | `lag` | a node that has not read yet what the database has |
 //!
 //! `make crash-notifications` runs the crashes for longer.
 
@@ -13,6 +14,7 @@
 mod channels;
 mod consumer;
 mod door;
+mod lag;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -48,11 +48,11 @@ impl Local {
         Some(before.connection)
     }
 
-    /// A connection has ended. If it was a client's, its entry is to be given back.
-    pub(super) fn end(&self, connection: ConnectionId) {
+    /// A connection has ended. If it was a client's, its entry is to be given back. Answers whether it was.
+    pub(super) fn end(&self, connection: ConnectionId) -> bool {
         let mut tables = self.tables.lock();
         let Some(client) = tables.by_connection.remove(&connection) else {
-            return;
+            return false;
         };
         tables.by_client.remove(&client);
         tables
@@ -60,6 +60,7 @@ impl Local {
             .push((client.as_ref().to_owned(), connection));
         drop(tables);
         self.left.notify_one();
+        true
     }
 
     pub(super) fn find(&self, client: &str) -> Option<ConnectionId> {

@@ -9,6 +9,7 @@ use tidewire_core::event::Event;
 use tidewire_core::pattern::Pattern;
 use tokio::sync::Notify;
 
+use super::upkeep::Loose;
 use super::{
     Answer, Cluster, ClusterOptions, ClusterSetupError, Entry, MemoryRegistry, NodeInfo, Place,
     Registry, Renewed,
@@ -192,4 +193,25 @@ async fn a_client_that_comes_while_its_old_entry_is_forgotten_keeps_its_own() {
     tokio::time::timeout(Duration::from_secs(20), registered)
         .await
         .expect("it is registered again");
+}
+
+/// Before, a client whose stream was just ending was reported as a leak.
+#[tokio::test]
+async fn a_client_that_is_just_coming_or_going_is_no_leak() {
+    let hub = Hub::builder().build();
+    let cluster = Cluster::alone(&hub, &ClusterOptions::new("here")).unwrap();
+    let (inner, mut suspects) = (&cluster.inner, Loose::default());
+    inner.local.put("going", ConnectionId::now_v7(), None);
+    inner.look_for_leaks(&mut suspects);
+    let figures = cluster.figures();
+    assert_eq!((figures.leaks, figures.clients), (0, 1));
+    // It has gone by now; another one stays.
+    let going = inner.local.find("going").unwrap();
+    inner.local.end(going);
+    inner.local.put("left", ConnectionId::now_v7(), None);
+    for leaks in [0, 1, 1] {
+        inner.look_for_leaks(&mut suspects);
+        assert_eq!(cluster.figures().leaks, leaks);
+    }
+    assert_eq!(cluster.connection_count(), 0);
 }

@@ -102,6 +102,15 @@ impl State {
     }
 }
 
+/// What belongs to nobody, or is just coming or going.
+#[derive(Default)]
+pub(super) struct Loose {
+    /// Connections of clients that have no stream.
+    clients: HashSet<ConnectionId>,
+    /// Streams that are no client's.
+    streams: HashSet<ConnectionId>,
+}
+
 /// What is due when.
 struct Due {
     every: Option<Duration>,
@@ -133,7 +142,7 @@ pub(super) async fn run(inner: Weak<Inner>, wake: Arc<Notify>, options: UpkeepOp
     beat.at = Some(Instant::now());
     let (mut check, mut sweep) = (Due::new(options.check_every), Due::new(options.sweep_every));
     let mut leaks = Due::new(options.leaks_every);
-    let (mut suspects, mut ownerless) = (HashSet::new(), HashSet::new());
+    let (mut suspects, mut loose) = (HashSet::new(), Loose::default());
     // Whether the registry may have entries that nobody gives back: of a former life under this name, say.
     let mut has_unknown = true;
     loop {
@@ -173,7 +182,7 @@ pub(super) async fn run(inner: Weak<Inner>, wake: Arc<Notify>, options: UpkeepOp
             inner.note(inner.sweep().await);
         }
         if leaks.is_now(now) {
-            inner.look_for_leaks(&mut ownerless);
+            inner.look_for_leaks(&mut loose);
         }
     }
 }
@@ -414,31 +423,33 @@ impl Inner {
         Ok(())
     }
 
-    /// Looks for streams that read as clients and belong to none, and for clients without a stream. A stream that had no
-    /// client the last time either is not one that is just being connected: it is closed.
-    fn look_for_leaks(&self, suspects: &mut HashSet<ConnectionId>) {
-        let entries = self.local.entries().into_iter();
-        let dead: Vec<_> = entries
-            .filter(|(_, connection)| !self.hub.has(*connection))
-            .collect();
-        for (_, connection) in &dead {
-            self.local.end(*connection);
-        }
+    /// Looks for streams that read as clients and belong to none, and for clients without a stream. Those that were found
+    /// the last time too are not just coming or going: they are closed, or ended.
+    pub(super) fn look_for_leaks(&self, suspects: &mut Loose) {
+        let clients = self.local.entries().into_iter();
+        let clients = clients.map(|(_, connection)| connection);
         let (_, streams) = self.hub.readers_of(EVERY_CLIENT, usize::MAX);
-        let ids = streams.into_iter().map(|(connection, ..)| connection);
-        let ownerless: HashSet<_> = ids.filter(|id| !self.local.owns(*id)).collect();
-        let leaked: Vec<_> = ownerless.intersection(suspects).copied().collect();
-        for connection in &leaked {
-            self.hub.close(*connection);
+        let streams = streams.into_iter().map(|(connection, ..)| connection);
+        let found = Loose {
+            clients: clients.filter(|id| !self.hub.has(*id)).collect(),
+            streams: streams.filter(|id| !self.local.owns(*id)).collect(),
+        };
+        let mut dead = 0;
+        for connection in found.clients.intersection(&suspects.clients) {
+            dead += usize::from(self.local.end(*connection));
         }
-        *suspects = ownerless;
-        if !dead.is_empty() || !leaked.is_empty() {
+        let mut leaked = 0;
+        for connection in found.streams.intersection(&suspects.streams) {
+            leaked += usize::from(self.hub.close(*connection));
+        }
+        *suspects = found;
+        if dead + leaked > 0 {
             tracing::error!(
-                clients_without_stream = dead.len(),
-                streams_without_client = leaked.len(),
+                clients_without_stream = dead,
+                streams_without_client = leaked,
                 "leaks were found and cleared away"
             );
-            self.state.lock().figures.leaks += (dead.len() + leaked.len()) as u64;
+            self.state.lock().figures.leaks += (dead + leaked) as u64;
         }
     }
 }

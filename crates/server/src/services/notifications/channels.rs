@@ -82,7 +82,13 @@ fn take_in(hub: &Hub, user: &str, payload: Vec<u8>, bytes_max: usize) -> Result<
     if document.get(MARK).is_some() {
         return Ok(());
     }
-    let event = Event::text(document.to_string());
+    // As it is: numbers may change when they are read and written. But on one line, as what is created here.
+    let is_one_line = !text.contains(['\n', '\r']);
+    let event = Event::text(if is_one_line {
+        text
+    } else {
+        document.to_string()
+    });
     event
         .validate(bytes_max)
         .map_err(|error| error.to_string())?;

@@ -229,7 +229,7 @@ async fn stream(door: &Door, parts: Parts) -> Result<Response, Problem> {
             In::Log(place) => (Some(place), Vec::new(), last),
             In::Store(after) => {
                 let stored = resume::missed(delivery, &user, &after).await?;
-                let page = resume::page(&stored, |id| delivery.hub.knows(id));
+                let page = resume::next_page(&delivery.hub, &stored).await;
                 let events = page.notifications.iter().map(event).collect();
                 match page.then {
                     Then::Store => return Ok(resume::finite(&greeting, events)),

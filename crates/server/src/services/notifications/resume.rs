@@ -9,6 +9,8 @@
 //! - that of the greeting: a place in the log, `@`, and when that was. So who has seen nothing yet can resume, too, after the
 //!   log has forgotten the place.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::Response;
 use http::HeaderValue;
@@ -19,7 +21,7 @@ use tidewire::core::subscribe::Start;
 use tidewire::problem::Problem;
 use tidewire::query::Query;
 use tidewire::stream::{LAST_EVENT_ID, event_stream_response};
-use tidewire::{Event, Topic};
+use tidewire::{Event, Hub, Topic};
 use uuid::Uuid;
 
 use super::delivery::Delivery;
@@ -28,6 +30,8 @@ use super::store::{After, StoreError, Stored};
 
 /// How soon a client comes back for the next page, in milliseconds.
 const NEXT_MS: u64 = 10;
+/// How long a client waits for a node that lags.
+const CATCH_UP_MAX: Duration = Duration::from_secs(2);
 /// By how much the clocks of nodes may differ for a greeting's time to lead past nothing, in milliseconds.
 const CLOCKS_APART_MS: i64 = 2_000;
 
@@ -161,6 +165,18 @@ pub(super) enum Then<'a> {
 pub(super) struct Page<'a> {
     pub(super) notifications: &'a [Notification],
     pub(super) then: Then<'a>,
+}
+
+/// The page that a client is sent. What other nodes have published a moment ago may be in the store's answer and not yet in
+/// this node's log, from where it would come a second time: such a node is waited for.
+pub(super) async fn next_page<'a>(hub: &Hub, stored: &'a Stored) -> Page<'a> {
+    let knows = |id: &str| hub.knows(id);
+    let next = page(stored, knows);
+    if next.then != Then::Log || next.notifications.is_empty() {
+        return next;
+    }
+    hub.catch_up(CATCH_UP_MAX).await;
+    page(stored, knows)
 }
 
 /// Cuts a page off what the store answered: up to the last one that the log has, too.

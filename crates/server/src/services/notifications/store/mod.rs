@@ -133,6 +133,10 @@ impl Store {
         }
     }
 
+    fn is_sqlite(&self) -> bool {
+        self.url.starts_with("sqlite:")
+    }
+
     async fn pool(&self) -> Result<&AnyPool, StoreError> {
         let pool = self.pool.get_or_try_init(async || self.open()).await?;
         if self.migrated.initialized() {
@@ -145,7 +149,7 @@ impl Store {
     }
 
     fn open(&self) -> Result<AnyPool, StoreError> {
-        let is_sqlite = self.url.starts_with("sqlite:");
+        let is_sqlite = self.is_sqlite();
         let url = if is_sqlite && !self.url.contains('?') {
             format!("{}?mode=rwc", self.url)
         } else {
@@ -175,6 +179,9 @@ impl Store {
         now: Timestamp,
     ) -> Result<Created, StoreError> {
         let mut connection = in_time(self.pool().await?.acquire()).await?;
+        if self.is_sqlite() {
+            in_time(connection.execute(queries::SQLITE_SYNCED)).await?;
+        }
         let data = new.data.as_ref().map(ToString::to_string);
         // All rows, though there is one at most: SQLite commits when there is no further one, and only then says if it can't.
         let insert = sqlx::query(queries::INSERT)
@@ -194,6 +201,10 @@ impl Store {
             Ok(Err(error)) => return Err(StoreError::Unknown(error.to_string())),
             Err(late) => return Err(StoreError::Unknown(late.to_string())),
         };
+        if self.is_sqlite() {
+            // One that stays as it is only waits for the disk more often.
+            let _ = in_time(connection.execute(queries::SQLITE_QUICK)).await;
+        }
         if let Some(row) = inserted.first() {
             return Ok(Created {
                 notification: notification(row)?,

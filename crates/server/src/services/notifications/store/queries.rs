@@ -4,6 +4,10 @@
 pub(super) const SQLITE_SETTINGS: &str =
     "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000;";
 
+/// Around what must outlive a power failure too, as its sender is answered for it. The rest can be done once more.
+pub(super) const SQLITE_SYNCED: &str = "PRAGMA synchronous = FULL";
+pub(super) const SQLITE_QUICK: &str = "PRAGMA synchronous = NORMAL";
+
 /// Version, name and statements. One that was published is never changed.
 pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "notifications", NOTIFICATIONS),
@@ -77,7 +81,13 @@ pub(super) const BY_ID: &str =
 
 /// `< 1` and not `= 0`, here and below: that keeps PostgreSQL from the index of all that is unpublished, which it takes to be
 /// empty, and which is long when the broker was away.
-pub(super) const PUBLISHED: &str = "UPDATE notifications SET published = COALESCE($1, created_ms)
+///
+/// Behind all of the user's that were published before it, also where the clock was set back since, or another node's is
+/// ahead: who resumes from one of them would miss it.
+pub(super) const PUBLISHED: &str = "UPDATE notifications SET published = CASE
+        WHEN $1 < (SELECT MAX(published) FROM notifications WHERE recipient = $2)
+        THEN (SELECT MAX(published) + 1 FROM notifications WHERE recipient = $2)
+        ELSE COALESCE($1, created_ms) END
     WHERE recipient = $2 AND id = $3 AND published < 1";
 
 pub(super) const UNPUBLISHED: &str =

@@ -46,6 +46,7 @@ async fn suite(store: &Store) {
     a_source_makes_one_notification(store).await;
     what_is_unpublished_is_found(store).await;
     what_was_published_late_comes_after_what_was_published_before_it(store).await;
+    what_is_published_after_the_clock_was_set_back_comes_last(store).await;
     all_is_read_in_steps(store).await;
     a_page_of_long_ones_is_short(store).await;
     what_is_old_is_deleted(store).await;
@@ -207,6 +208,21 @@ async fn what_was_published_late_comes_after_what_was_published_before_it(store:
     assert_eq!(published_after(store, "order", &made[2]).await, [""; 0]);
 }
 
+/// Before, who had the first one and came back later never got the others.
+async fn what_is_published_after_the_clock_was_set_back_comes_last(store: &Store) {
+    let mut made = Vec::new();
+    for n in 0..3 {
+        made.push(create(store, "clock", n).await);
+    }
+    let now = Timestamp::now();
+    for (id, seconds) in made.iter().zip([3_600, 0, 1]) {
+        let at = now + SignedDuration::from_secs(seconds);
+        note(store, "clock", id, Some(at)).await;
+    }
+    assert_eq!(published_after(store, "clock", &made[0]).await, made[1..]);
+    assert_eq!(published_after(store, "clock", &made[1]).await, made[2..]);
+}
+
 /// All of them, though they are more than one statement changes; not what comes meanwhile.
 async fn all_is_read_in_steps(store: &Store) {
     for n in 0..=ROWS_MAX {
@@ -339,7 +355,8 @@ async fn plans(store: &Store, explain: &str, column: &str) -> Vec<(&'static str,
                 || statement.contains(&format!("created_ms < ${n}"))
                 || statement.contains(&format!("read_ms = ${n}"))
                 || statement.contains(&format!("id) > (${n},"))
-                || statement.contains(&format!("COALESCE(${n},"));
+                || statement.contains(&format!("COALESCE(${n},"))
+                || statement.contains(&format!("WHEN ${n} <"));
             text = text.replace(&format!("${n}"), if is_number { "1" } else { "'1'" });
         }
         let rows = sqlx::query(AssertSqlSafe(text))
