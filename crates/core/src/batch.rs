@@ -73,7 +73,8 @@ impl Batch {
         self.end
     }
 
-    /// Whether this poll found that the client had lost events, and told it so.
+    /// Whether this poll found that the client had lost events, and told it so. One that was not told yet of an earlier
+    /// loss is told of both at once.
     pub fn has_new_gap(&self) -> bool {
         self.gap
     }

@@ -60,13 +60,21 @@ struct Control {
 
 impl Control {
     /// Queues a `gap`, or widens the one of which nothing was sent: a client that takes no bytes shall not make this
-    /// grow with each loss.
-    fn push_gap(&mut self, log: &Log, filter: FilterKey, mut from: Offset, resumed: NativeId) {
+    /// grow with each loss. Answers whether the client is told of one more.
+    fn push_gap(
+        &mut self,
+        log: &Log,
+        filter: FilterKey,
+        mut from: Offset,
+        resumed: NativeId,
+    ) -> bool {
+        let mut is_new = true;
         if let Some((at, earlier)) = self.gap.take()
             && self.sent <= at.start
         {
             self.bytes.drain(at);
             from = earlier;
+            is_new = false;
         }
         let start = self.bytes.len();
         let from_id = log.id_at(from).to_string();
@@ -80,6 +88,7 @@ impl Control {
             log.last_ms(),
         );
         self.gap = Some((start..self.bytes.len(), from));
+        is_new
     }
 }
 
@@ -292,8 +301,7 @@ impl Subscription {
                 return Some(CloseReason::Lagged);
             }
             let control = self.control.get_or_insert_default();
-            control.push_gap(log, self.filter, self.offset, log.id_before(base));
-            batch.gap = true;
+            batch.gap = control.push_gap(log, self.filter, self.offset, log.id_before(base));
         }
         self.next = base;
         self.offset = log.offset_before(base);

@@ -94,7 +94,7 @@ async fn open_tls(
         remote,
         cut_off: None,
         handover: None,
-        server: server.clone(),
+        server,
     };
     Some(match opened {
         Opened::Http1(stream) => {
