@@ -40,6 +40,8 @@ const LOOKED_AT_MAX: usize = 1_000_000;
 /// How long a client waits for a node that has not read yet what the client has from another one, and how often it looks.
 const BEHIND_MAX: Duration = Duration::from_secs(5);
 const BEHIND_EVERY: Duration = Duration::from_millis(20);
+/// How soon a store is asked again that could not be.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Bytes of one frame, but for its last event.
 const FRAME_BYTES: usize = 16 * 1024;
 
@@ -182,24 +184,30 @@ impl Hub {
     /// Waits until this node's log has what the broker's store has now, so that an event that another node was answered for
     /// is there. After `longest` it goes on without.
     pub async fn catch_up(&self, longest: Duration) {
-        let (epoch, head) = self.shared.read_log(|log| (log.epoch(), log.head()));
-        // Others have no store beside the log.
-        let Some(page) = self.shared.broker().older(head) else {
-            return;
-        };
         let caught_up = async {
-            let newest = page.await?.newest;
-            let is_behind = |log: &Log| log.epoch() == epoch && log.head() < newest;
-            while self.shared.read_log(is_behind) {
-                tokio::time::sleep(BEHIND_EVERY).await;
+            // One that can't ask is cut off, and so behind for all that is known.
+            while let Some(Err(error)) = self.try_catch_up().await {
+                tracing::debug!(error, "it is unknown what this node lacks");
+                tokio::time::sleep(ASK_AGAIN).await;
             }
-            Ok::<_, String>(())
         };
-        match tokio::time::timeout(longest, caught_up).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(error, "it is unknown what this node lacks"),
-            Err(_) => tracing::debug!("this node is behind"),
+        if tokio::time::timeout(longest, caught_up).await.is_err() {
+            tracing::debug!("this node is behind");
         }
+    }
+
+    /// `None` where there is no store beside the log.
+    async fn try_catch_up(&self) -> Option<Result<(), String>> {
+        let (epoch, head) = self.shared.read_log(|log| (log.epoch(), log.head()));
+        let newest = match self.shared.broker().older(head)?.await {
+            Ok(page) => page.newest,
+            Err(error) => return Some(Err(error)),
+        };
+        let is_behind = |log: &Log| log.epoch() == epoch && log.head() < newest;
+        while self.shared.read_log(is_behind) {
+            tokio::time::sleep(BEHIND_EVERY).await;
+        }
+        Some(Ok(()))
     }
 }
 

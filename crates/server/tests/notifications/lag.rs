@@ -39,7 +39,7 @@ fn who_resumes_at_a_node_that_lags_gets_nothing_twice() {
     let mut tab = thread::scope(|scope| {
         scope.spawn(|| {
             // Long enough for a node that does not wait.
-            thread::sleep(Duration::from_millis(500));
+            thread::sleep(Duration::from_millis(300));
             namespace.heal(0);
         });
         connected(&lagging, "ann", first.as_str())

@@ -31,7 +31,7 @@ use super::store::{After, StoreError, Stored};
 /// How soon a client comes back for the next page, in milliseconds.
 const NEXT_MS: u64 = 10;
 /// How long a client waits for a node that lags.
-const CATCH_UP_MAX: Duration = Duration::from_secs(2);
+const CATCH_UP_MAX: Duration = Duration::from_secs(3);
 /// By how much the clocks of nodes may differ for a greeting's time to lead past nothing, in milliseconds.
 const CLOCKS_APART_MS: i64 = 2_000;
 
