@@ -6,6 +6,7 @@ pub(crate) mod document;
 mod health;
 mod ndjson;
 mod nodes;
+mod openapi;
 mod page;
 pub(crate) mod publish;
 mod topics;
@@ -35,6 +36,7 @@ struct Door {
     cluster: Cluster,
     notifications: Option<Notifications>,
     limits: Arc<Limits>,
+    document: openapi::Document,
 }
 
 /// The whole router.
@@ -45,7 +47,9 @@ pub(crate) fn router(
     config: &Config,
     access: Access,
 ) -> Router {
-    let (router, declared) = routes(hub, cluster, notifications, config).into_parts();
+    let document = openapi::Document::default();
+    let (router, declared) = routes(hub, cluster, notifications, config, &document).into_parts();
+    document.describe(&declared);
     let gate = Arc::new(Gate::new(access, declared, config));
     router
         .layer(axum::middleware::from_fn_with_state(gate, guard::check))
@@ -62,7 +66,8 @@ pub fn declared_routes() -> Vec<Declared> {
     let hub = Hub::builder().build();
     let cluster = Cluster::alone(&hub, &ClusterOptions::new("node")).expect("a new hub");
     let notifications = Notifications::start(&hub, &config).expect("the default settings are good");
-    routes(&hub, &cluster, Some(&notifications), &config)
+    let document = openapi::Document::default();
+    routes(&hub, &cluster, Some(&notifications), &config, &document)
         .into_parts()
         .1
 }
@@ -73,15 +78,24 @@ fn routes(
     cluster: &Cluster,
     notifications: Option<&Notifications>,
     config: &Config,
+    document: &openapi::Document,
 ) -> Routes {
     let door = Door {
         hub: hub.clone(),
         cluster: cluster.clone(),
         notifications: notifications.cloned(),
         limits: Arc::new(config.limits.clone()),
+        document: document.clone(),
     };
     Routes::new()
         .on(Method::GET, "/", Need::Nothing, page::index)
+        .on(Method::GET, "/docs", Need::Nothing, page::docs)
+        .on(
+            Method::GET,
+            "/openapi.json",
+            Need::Nothing,
+            openapi::document,
+        )
         .stream("/events", Need::Subscribe, hub.subscribe())
         .on(Method::POST, "/events", Need::Publish, publish::publish)
         .on(

@@ -57,6 +57,19 @@ pub(crate) fn refusal(path: &str, problem: Problem) -> Response {
     }
 }
 
+/// The same path under the first address of its door, of which some have several.
+pub(crate) fn first_address(path: &str) -> String {
+    for addresses in [&events::ADDRESSES, &broadcast_demo::ADDRESSES] {
+        for address in addresses {
+            let rest = path.strip_prefix(address);
+            if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+                return format!("{}{rest}", addresses[0]);
+            }
+        }
+    }
+    path.to_owned()
+}
+
 /// Adds the history rules of the services that are switched on, as far as nobody has set others for their topics.
 pub(crate) fn add_history_rules(config: &mut Config) {
     if config.services.metrics {
