@@ -38,6 +38,19 @@ pub const PADDING_BYTES_MAX: u32 = 64 * 1024;
 /// Longest `Last-Event-ID` that is looked at; a longer one was never given out.
 const LAST_EVENT_ID_BYTES_MAX: usize = 1_024;
 
+/// What a query may say.
+const PARAMETERS: [&str; 9] = [
+    "topic",
+    "topics",
+    "since",
+    "heartbeat",
+    "padding",
+    "checkpoint",
+    "fields",
+    "last_event_id",
+    "lastEventId",
+];
+
 /// Answers `GET` requests with streams. Made by [`Hub::subscribe`]; fits `axum::routing::get` and any tower router.
 #[derive(Clone)]
 pub struct Subscribe {
@@ -165,6 +178,7 @@ impl Subscribe {
     /// If the request is not understood or not allowed, or there is no room.
     pub fn respond<B>(&self, request: &http::Request<B>) -> Result<Response, Problem> {
         let query = Query::parse(request.uri().query().unwrap_or_default())?;
+        query.check_names(&PARAMETERS)?;
         let filter = self.filter(&query, request.extensions())?;
         let start = start(&query, request.headers(), now_ms())?;
         let options = options(&query)?;

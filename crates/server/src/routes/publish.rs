@@ -23,6 +23,7 @@ use crate::guard::{Publisher, Publishing};
 /// Longest idempotency key, in bytes. Stops keys from being used as storage.
 const KEY_BYTES_MAX: usize = 256;
 const KEY_HEADER: &str = "idempotency-key";
+const NDJSON: &str = "application/x-ndjson";
 const CONNECTION_TOPIC: &str = "connection:";
 
 /// Answers `POST /events`.
@@ -36,7 +37,8 @@ pub(super) async fn publish(
     let rights = rights.map(|Extension(rights)| rights);
     let publishing = parts.extensions.get::<Publishing>().cloned();
     let kind = content_type(&parts.headers);
-    if kind == "application/x-ndjson" {
+    check_parameters(&query, &kind)?;
+    if kind == NDJSON {
         if parts.headers.contains_key(KEY_HEADER) {
             let detail = "a stream of lines is committed in parts, so it takes no Idempotency-Key; send a JSON array";
             return Err(Problem::new(Code::BadKey, detail));
@@ -150,6 +152,24 @@ fn content_type(headers: &HeaderMap) -> String {
         .unwrap_or_default()
         .trim()
         .to_ascii_lowercase()
+}
+
+/// Of a document the query says the topic at most. What else it said would be lost in silence, `private` too.
+fn check_parameters(query: &Query<'_>, kind: &str) -> Result<(), Problem> {
+    query.check_names(&["topic", "event", "id", "retry", "private"])?;
+    let in_document = ["event", "id", "retry", "private"];
+    let is_document = ["application/json", NDJSON].contains(&kind);
+    let misplaced = in_document.iter().find(|name| query.get(name).is_some());
+    match misplaced.filter(|_| is_document) {
+        None => Ok(()),
+        Some(name) => {
+            let detail = format!(
+                "`{name}` is a member of the document, where the body is one; in the query it is for bodies of other \
+                 types, which are data as they are"
+            );
+            Err(Problem::new(Code::BadParameter, detail).with("parameter", *name))
+        }
+    }
 }
 
 /// The body is the data, and all else is in the query.

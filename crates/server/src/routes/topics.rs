@@ -55,6 +55,7 @@ pub(super) async fn history(
     }
     let query = query.unwrap_or_default();
     let query = Query::parse(&query)?;
+    query.check_names(&["since", "limit"])?;
     let start = match query.get("since") {
         None => Start::Earliest,
         since => parse_since(

@@ -98,6 +98,7 @@ fn what_is_not_understood_is_refused() {
         ("/topics/a/events?limit=0", 422, "bad_parameter"),
         ("/topics/a/events?limit=1001", 422, "bad_parameter"),
         ("/topics/a/events?limit=x", 422, "bad_parameter"),
+        ("/topics/a/events?limt=1", 422, "bad_parameter"),
         ("/topics/a*/events", 422, "bad_topic"),
         ("/topics/%C3/events", 400, "bad_query"),
         ("/topics/a/events?since=%C3", 400, "bad_query"),

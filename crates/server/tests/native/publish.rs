@@ -222,6 +222,34 @@ fn a_topic_in_the_query_fills_a_missing_one_only() {
 }
 
 #[test]
+fn what_belongs_into_a_document_is_not_lost_in_the_query() {
+    let hub = Hub::spawn(&[], &[]);
+    let cases = [
+        ("private=true", "application/json", "{\"data\":1}"),
+        (
+            "event=e",
+            "application/json; charset=utf-8",
+            "[{\"data\":1}]",
+        ),
+        ("id=e", "application/x-ndjson", "{\"data\":1}\n"),
+        ("retry=5", "application/json", "{\"data\":1}"),
+    ];
+    for (query, kind, body) in cases {
+        let path = format!("/events?topic=a&{query}");
+        let document = problem(
+            &hub.request("POST", &path, Some((kind, body))),
+            422,
+            "bad_parameter",
+        );
+        assert!(
+            query.starts_with(document["parameter"].as_str().unwrap()),
+            "{document}"
+        );
+    }
+    assert!(history(&hub, "a").is_empty());
+}
+
+#[test]
 fn an_event_to_a_connection_reaches_that_one_only() {
     let hub = Hub::spawn(&[], &[]);
     let mut wanted = hub.stream("/events?topic=a");

@@ -275,6 +275,15 @@ fn a_head_request_shows_the_head_and_opens_nothing() {
 }
 
 #[test]
+fn parameters_of_others_count_for_nothing() {
+    let hub = Hub::spawn(&[], &[]);
+    let mut stream = hub.stream("/events?topic=a&_=1700000000000&t=5&utm_source=x&cb&x-trace-id=7");
+    hub.publish("b", &json!(1));
+    hub.publish("a", &json!(2));
+    assert_eq!(stream.event().data, "2");
+}
+
+#[test]
 fn options_that_are_not_understood_are_refused() {
     let hub = Hub::spawn(&[], &[]);
     let many = |count: usize, suffix: &str| {
@@ -296,6 +305,25 @@ fn options_that_are_not_understood_are_refused() {
         ("padding=-1".to_owned(), 422, "bad_parameter", "padding"),
         ("padding=".to_owned(), 422, "bad_parameter", "padding"),
         ("fields=data".to_owned(), 422, "bad_parameter", "topic"),
+        // In silence it would be a stream of everything.
+        (
+            "topcis=a".to_owned(),
+            422,
+            "bad_parameter",
+            "is `topics` what",
+        ),
+        (
+            "topic[]=a".to_owned(),
+            422,
+            "bad_parameter",
+            "is `topic` what",
+        ),
+        (
+            "topic=a&lastEventID=x".to_owned(),
+            422,
+            "bad_parameter",
+            "is `last_event_id` what",
+        ),
         (
             format!("last_event_id={long_id}"),
             422,
