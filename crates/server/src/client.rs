@@ -113,6 +113,29 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     innermost.to_string()
 }
 
+/// Why a server is not to be spoken with, where its certificate is the reason. Waiting does not mend that, so whoever has
+/// not been connected yet is told at once.
+pub(crate) fn distrust(error: &reqwest::Error) -> Option<String> {
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        // What a TLS library says travels inside an error of the socket.
+        let within = cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        let tls = within.map_or_else(|| cause.downcast_ref(), |within| within.downcast_ref());
+        if let Some(rustls::Error::InvalidCertificate(why)) = tls {
+            return Some(format!(
+                "its certificate is not trusted ({why}); --ca FILE names whom to trust beside the system"
+            ));
+        }
+        next = within.map_or_else(
+            || cause.source(),
+            |within| Some(within as &dyn std::error::Error),
+        );
+    }
+    None
+}
+
 /// What a hub says when it refuses: RFC 9457, or whatever another server answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]

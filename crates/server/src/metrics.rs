@@ -1,6 +1,7 @@
 //! The hub's figures for Prometheus, summed when they are asked for. No label has a topic's or a client's name: their
 //! number is not ours to bound.
 
+use std::collections::HashSet;
 use std::fmt::Error;
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use crate::services::notifications::Notifications;
 use crate::tls;
 
 /// The media type of the text that [`exposition`] writes (`OpenMetrics` 1.0).
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// That of the older form, which everything reads that reads figures at all.
+pub(crate) const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All figures as text.
 pub(crate) fn exposition(
@@ -32,6 +35,32 @@ pub(crate) fn exposition(
     )));
     let mut text = String::new();
     encode(&mut text, &registry).expect("writing to a string does not fail");
+    text
+}
+
+/// The same figures in the older form. It differs in that a counter's name has its `_total` everywhere, and in the end.
+pub(crate) fn plain(openmetrics: &str) -> String {
+    let name_in = |line: &str, what: &str| {
+        let rest = line.strip_prefix(what)?;
+        Some(rest.split(' ').next().unwrap_or_default().to_owned())
+    };
+    let counters: HashSet<String> = openmetrics
+        .lines()
+        .filter(|line| line.ends_with(" counter"))
+        .filter_map(|line| name_in(line, "# TYPE "))
+        .collect();
+    let mut text = String::with_capacity(openmetrics.len());
+    for line in openmetrics.lines().filter(|line| *line != "# EOF") {
+        let described = ["# HELP ", "# TYPE "].into_iter().find_map(|what| {
+            let name = name_in(line, what).filter(|name| counters.contains(name))?;
+            Some(format!(
+                "{what}{name}_total{}",
+                &line[what.len() + name.len()..]
+            ))
+        });
+        text.push_str(described.as_deref().unwrap_or(line));
+        text.push('\n');
+    }
     text
 }
 

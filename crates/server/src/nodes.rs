@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tidewire::cluster::NodeInfo;
 
 use crate::cli::NodesArgs;
-use crate::client::{Problem, causes, client, notice, on_hub, parse_url, shown};
+use crate::client::{Problem, causes, client, distrust, notice, on_hub, parse_url, shown};
 use crate::exit::Exit;
 
 #[derive(Deserialize)]
@@ -37,7 +37,7 @@ async fn list(args: &NodesArgs) -> Result<Listing, (Exit, String)> {
     let client = client(Some(&args.hub), Policy::none()).map_err(usage)?;
     let hub = parse_url(&args.hub.url).map_err(usage)?;
     let failed = |error: reqwest::Error| {
-        let why = causes(&error);
+        let why = distrust(&error).unwrap_or_else(|| causes(&error));
         (Exit::Failure, format!("{}: {why}", shown(&hub)))
     };
     let request = client.get(on_hub(&hub, "api/v1/nodes"));

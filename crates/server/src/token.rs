@@ -61,6 +61,7 @@ fn mint(args: &TokenArgs, config: &Config) -> Result<String, String> {
     if let Some(user) = &args.user {
         claims.insert(issuer.user_claim.clone(), user.as_str().into());
     }
+    warn_of_roles(args, config);
     if !args.role.is_empty() {
         claims.insert(issuer.roles_claim.clone(), args.role.clone().into());
     }
@@ -72,6 +73,26 @@ fn mint(args: &TokenArgs, config: &Config) -> Result<String, String> {
     claims.insert("exp".to_owned(), (now_s + args.valid.as_secs()).into());
     let key = EncodingKey::from_secret(&secret);
     jsonwebtoken::encode(&Header::new(algorithm), &claims, &key).map_err(|error| error.to_string())
+}
+
+/// A role that nobody knows gives no rights, and a token with it looks like any other. The hub may know more than this
+/// configuration, so the token is made all the same.
+fn warn_of_roles(args: &TokenArgs, config: &Config) {
+    let known: Vec<_> = config
+        .auth
+        .roles
+        .iter()
+        .map(|role| &role.name[..])
+        .collect();
+    for role in args.role.iter().filter(|role| !known.contains(&&role[..])) {
+        let list = match &known[..] {
+            [] => "none".to_owned(),
+            known => known.join(", "),
+        };
+        notice(format_args!(
+            "warning: the configuration has no role {role:?} (it has: {list}), so it gives no rights"
+        ));
+    }
 }
 
 fn rights(args: &TokenArgs) -> Map<String, Value> {

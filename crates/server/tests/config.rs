@@ -47,7 +47,7 @@ fn a_bad_file_is_refused_with_its_line_and_what_is_allowed() {
         (
             "[history]\nttl = 10\n",
             "history.ttl: bad value\n  given    10 (a.toml:2)\n  allowed  a duration with its unit, such as 500ms, \
-             30s, 10m, 1h30m or 24h; a bare number has none: write 10s for seconds",
+             30s, 10m, 1h30m or 7d; a bare number has none: write 10s for seconds",
         ),
         (
             "# a comment\n[limits]\n\nat_capacity = \"evict\"\n",

@@ -143,3 +143,33 @@ fn a_page_without_rights_says_so() {
     let refused = json!("no right to subscribe to `secrets`");
     assert_eq!(text, Some((&json!("over"), &refused)));
 }
+
+/// A key, and what the configuration has of it.
+const KEY: &str = "tw_0123456789abcdef";
+const KEY_LINES: &str = "
+[[auth.keys]]
+name = 'page'
+hash = 'sha256:29b454dbd2213a5cf9a72b9134b0b8dc7cb29bf4c2d4d91c2dfa49f35aa7ae39'
+subscribe = ['secrets']
+publish = ['secrets']
+";
+
+#[test]
+fn where_a_token_is_needed_the_page_asks_for_it_and_uses_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidewire.toml");
+    std::fs::write(&file, KEY_LINES).unwrap();
+    let hub = Hub::spawn(&["--config", file.to_str().unwrap()], &[]);
+
+    let mut page = open(&hub, "/?topic=secrets");
+    let state = page.lines("state").last().map(|state| &state["state"]);
+    assert_eq!(state, Some(&json!("over")), "without a token");
+    page.tell(&json!({ "token": format!(" {KEY} ") }));
+    wait_for_state(&mut page, "live");
+    let (result, event) = publish(&mut page, &json!({"topic": "secrets", "data": "mine"}));
+    assert_eq!(result["good"], json!(true), "{result}");
+    assert_eq!(event["data"], json!("mine"));
+    page.tell(&json!({ "token": format!("{KEY}0") }));
+    wait_for_state(&mut page, "over");
+    assert_eq!(page.lines("error").next(), None);
+}

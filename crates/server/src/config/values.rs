@@ -8,13 +8,26 @@ use std::time::Duration;
 use jiff::fmt::friendly::{Designator, Spacing, SpanParser, SpanPrinter};
 use serde::de::{Error, Unexpected, Visitor};
 
-const DURATION_ALLOWED: &str = "a duration with its unit, such as 500ms, 30s, 10m, 1h30m or 24h";
+const DURATION_ALLOWED: &str = "a duration with its unit, such as 500ms, 30s, 10m, 1h30m or 7d";
 const BYTES_ALLOWED: &str = "a size, such as 64KiB, 1MB or a number of bytes";
 const COUNT_ALLOWED: &str = "a whole number, such as 10000";
 
-/// Reads `1h30m` and the like; days and longer are refused, since they are not always as long.
+/// Reads `1h30m`, `7d` and the like. A day has 24 hours here; longer units are refused, since they are not always as long.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
-    SpanParser::new().parse_unsigned_duration(text.trim()).ok()
+    let text = text.trim();
+    let within_a_day = |text| SpanParser::new().parse_unsigned_duration(text).ok();
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    match text.split_once('d') {
+        Some((days, rest)) if is_number(days) => {
+            let days = Duration::from_secs(days.parse::<u64>().ok()?.checked_mul(86_400)?);
+            let rest = rest.trim_start();
+            if rest.is_empty() {
+                return Some(days);
+            }
+            days.checked_add(within_a_day(rest)?)
+        }
+        _ => within_a_day(text),
+    }
 }
 
 /// Writes what [`parse_duration`] reads: `1h30m`.
@@ -297,7 +310,13 @@ mod tests {
             assert_eq!(format_duration(parse_duration(text).unwrap()), text);
         }
         assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1_500)));
-        for text in ["", "10", "10x", "-3s", "1 month", "s"] {
+        for (text, hours) in [("1d", 24), ("90d", 2_160), ("1d12h", 36), ("2d 1h", 49)] {
+            assert_eq!(parse_duration(text), Some(Duration::from_hours(hours)));
+        }
+        let far = format!("{}d", u64::MAX);
+        for text in [
+            "", "10", "10x", "-3s", "1 month", "s", "d", "-1d", "1.5d", "1d5", "1dd", &far,
+        ] {
             assert_eq!(parse_duration(text), None, "{text:?}");
         }
     }

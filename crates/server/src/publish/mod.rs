@@ -18,7 +18,7 @@ use uuid::Uuid;
 use self::lines::{Batches, Line};
 use crate::cli::PublishArgs;
 use crate::client::{
-    Backoff, Problem, causes, client, notice, on_hub, parse_url, retry_after, shown,
+    Backoff, Problem, causes, client, distrust, notice, on_hub, parse_url, retry_after, shown,
 };
 use crate::exit::Exit;
 
@@ -237,6 +237,10 @@ impl<'a> Publisher<'a> {
             Ok(response) => response,
             Err(error) if error.is_builder() => return Attempt::Refused(causes(&error)),
             Err(error) => {
+                let untrusted = distrust(&error).filter(|_| self.published == 0);
+                if let Some(why) = untrusted {
+                    return Attempt::Refused(format!("{}: {why}", shown(&self.address)));
+                }
                 return Attempt::Again(
                     format!("{}: {}", shown(&self.address), causes(&error)),
                     None,

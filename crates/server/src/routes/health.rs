@@ -6,7 +6,8 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
+use http::HeaderMap;
+use http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use serde_json::{Value, json};
 use tidewire::problem::{Code, Problem};
 
@@ -40,8 +41,17 @@ pub(super) async fn ready(State(door): State<Door>) -> Result<Json<Value>, Probl
     }
 }
 
-/// Answers `GET /metrics`.
-pub(super) async fn metrics(State(door): State<Door>) -> Response {
+/// Answers `GET /metrics`: as `OpenMetrics` whoever asks for that, as Prometheus does, and as plain text anyone else.
+pub(super) async fn metrics(State(door): State<Door>, headers: HeaderMap) -> Response {
     let text = metrics::exposition(&door.hub, &door.cluster, door.notifications.as_ref());
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+    let accepts = headers.get_all(ACCEPT).into_iter();
+    let (kind, text) = if accepts
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("application/openmetrics-text"))
+    {
+        (metrics::OPENMETRICS, text)
+    } else {
+        (metrics::PLAIN, metrics::plain(&text))
+    };
+    ([(CONTENT_TYPE, kind), (VARY, "accept")], text).into_response()
 }

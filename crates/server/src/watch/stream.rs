@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::seconds;
-use crate::client::{Backoff, Problem, causes, notice, retry_after, shown};
+use crate::client::{Backoff, Problem, causes, distrust, notice, retry_after, shown};
 
 /// Largest event that is taken from a server: eight times what a hub allows unless told otherwise.
 const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -51,6 +51,8 @@ pub(super) struct Stream {
     idle_timeout: Duration,
     backoff: Backoff,
     connected: bool,
+    /// Whether it was, on any connection so far.
+    was_ever_connected: bool,
     /// Since when there is no connection, after a first attempt to make one.
     lost_at: Option<Instant>,
 }
@@ -74,6 +76,7 @@ impl Stream {
             idle_timeout,
             backoff,
             connected: false,
+            was_ever_connected: false,
             lost_at: None,
         }
     }
@@ -110,7 +113,15 @@ impl Stream {
     async fn connection(&mut self, events: &mpsc::Sender<Vec<Decoded>>) -> Lost {
         let response = match timeout(HEAD_TIMEOUT, self.request().send()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Lost::Retry(causes(&error), None),
+            Ok(Err(error)) => {
+                return match distrust(&error).filter(|_| !self.was_ever_connected) {
+                    Some(why) => {
+                        notice(format_args!("error: {}: {why}", shown(&self.address)));
+                        Lost::For(End::Refused)
+                    }
+                    None => Lost::Retry(causes(&error), None),
+                };
+            }
             Err(_) => return Lost::Retry("no answer".to_owned(), None),
         };
         if let Err(lost) = self.check(&response) {
@@ -120,6 +131,7 @@ impl Stream {
             };
         }
         self.connected = true;
+        self.was_ever_connected = true;
         if let Some(lost_at) = self.lost_at.take() {
             let what = if self.last_event_id.is_empty() {
                 "connected"

@@ -95,6 +95,22 @@ fn what_is_made_is_let_in_and_explained() {
 }
 
 #[test]
+fn a_role_that_the_configuration_does_not_know_is_warned_of() {
+    let (_folder, file) = configured();
+    let made = token(
+        &["--config", &file, "--role", "suport", "--role", "support"],
+        "",
+    );
+    assert!(made.status.success());
+    assert_eq!(
+        text(&made.stderr),
+        "warning: the configuration has no role \"suport\" (it has: support), so it gives no rights\n"
+    );
+    let made = token(&["--config", &file, "--role", "support"], "");
+    assert_eq!(text(&made.stderr), "");
+}
+
+#[test]
 fn a_refusal_is_explained_and_is_a_failure() {
     let (_folder, file) = configured();
     let made = token(&["--config", &file, "--valid", "0s"], "");

@@ -6,7 +6,8 @@
 //     {"kind":"notice","text":…}                 a row of the page's own
 //     {"kind":"result","good":…,"text":…}        what came of publishing
 //     {"kind":"layout","width":…,"overflows":…,"figures":…}   once for each width, before it says "open"
-// Each line that it reads is a form to fill in: {"topic":…,"event":…,"data":…}. It publishes that.
+// Each line that it reads is a form to fill in: {"topic":…,"event":…,"data":…}. It publishes that. A line {"token":…} is
+// a token to subscribe with, in the field that the page shows where the hub asks for one.
 
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
@@ -48,6 +49,11 @@ const lines = createInterface({ input: process.stdin });
 lines.on('close', () => process.exit(0)); // playwright ends Chromium and removes its profile
 for await (const line of lines) {
   const form = JSON.parse(line);
+  if (form.token !== undefined) {
+    await page.fill('#token', form.token); // waits until it is shown
+    await page.click('#subscribe button[type=submit]');
+    continue;
+  }
   for (const name of ['topic', 'event', 'data']) await page.fill(`#${name}`, form[name] ?? '');
   await page.click('#send');
   await page.waitForSelector('#result.good, #result.bad');

@@ -192,7 +192,9 @@ fn health_readiness_and_metrics_are_for_machines() {
         hub.get("/readyz").json(),
         json!({"status": "ready", "broker": "memory"})
     );
-    let metrics = hub.get("/metrics");
+    // As Prometheus asks.
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3";
+    let metrics = hub.send("GET", "/metrics", &[("Accept", accept)], b"");
     assert_eq!(metrics.status, 200);
     assert!(
         metrics
@@ -200,7 +202,8 @@ fn health_readiness_and_metrics_are_for_machines() {
             .unwrap()
             .starts_with("application/openmetrics-text")
     );
-    let samples = samples(&metrics.body);
+    let body = metrics.body.strip_suffix("# EOF\n");
+    let samples = samples(body.expect("OpenMetrics ends in # EOF"));
     let value = |name: &str| {
         samples
             .iter()
@@ -232,14 +235,46 @@ fn health_readiness_and_metrics_are_for_machines() {
     );
 }
 
+/// The older form describes each family by the very name of its samples.
+#[test]
+fn who_does_not_ask_for_openmetrics_gets_what_everything_reads() {
+    let hub = Hub::spawn(&[], &[]);
+    for headers in [&[][..], &[("Accept", "*/*")], &[("Accept", "text/plain")]] {
+        let metrics = hub.send("GET", "/metrics", headers, b"");
+        assert_eq!(
+            metrics.header("content-type"),
+            Some("text/plain; version=0.0.4; charset=utf-8")
+        );
+        let described: Vec<_> = metrics
+            .body
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+            .collect();
+        let found = samples(&metrics.body);
+        assert!(found.len() > 10, "{}", metrics.body);
+        for (sample, _) in found {
+            let name = sample.split('{').next().unwrap();
+            let kind = if name.ends_with("_total") {
+                "counter"
+            } else {
+                "gauge"
+            };
+            assert!(
+                described.contains(&(name, kind)),
+                "{name}: {}",
+                metrics.body
+            );
+            let help = format!("# HELP {name} ");
+            assert!(metrics.body.contains(&help), "{name}: {}", metrics.body);
+        }
+    }
+}
+
 /// Reads an exposition strictly: every line is a comment of a known kind or a sample of a family that was described.
 fn samples(text: &str) -> Vec<(String, f64)> {
-    let body = text
-        .strip_suffix("# EOF\n")
-        .expect("OpenMetrics ends in # EOF");
     let mut family = String::new();
     let mut found = Vec::new();
-    for line in body.lines() {
+    for line in text.lines() {
         if let Some(comment) = line.strip_prefix("# ") {
             let mut words = comment.splitn(3, ' ');
             let (kind, name) = (words.next().unwrap(), words.next().unwrap());
@@ -322,17 +357,19 @@ fn every_address_answers_wrong_methods_and_preflights() {
         );
         assert_eq!(hub.request("OPTIONS", path, None).status, 200, "{path}");
     }
-    let page = hub.get("/");
-    assert_eq!(
-        (page.status, page.header("content-type")),
-        (200, Some("text/html; charset=utf-8"))
-    );
-    let policy = page.header("content-security-policy").unwrap();
-    assert!(
-        policy.contains("script-src 'sha256-") && !policy.contains("unsafe"),
-        "{policy}"
-    );
-    assert_eq!(page.header("x-frame-options"), Some("DENY"));
+    for path in ["/", "/docs"] {
+        let page = hub.get(path);
+        assert_eq!(
+            (page.status, page.header("content-type")),
+            (200, Some("text/html; charset=utf-8"))
+        );
+        let policy = page.header("content-security-policy").unwrap();
+        assert!(
+            policy.contains("script-src 'sha256-") && !policy.contains("unsafe"),
+            "{policy}"
+        );
+        assert_eq!(page.header("x-frame-options"), Some("DENY"));
+    }
     // What somebody published is never to be taken for a page.
     hub.publish("a", &serde_json::json!("<script>alert(1)</script>"));
     for path in ["/", "/topics/a/events", "/nothing/%3Cscript%3E", "/metrics"] {
@@ -345,4 +382,28 @@ fn every_address_answers_wrong_methods_and_preflights() {
     }
     let stream = hub.stream("/events");
     assert_eq!(stream.header("x-content-type-options"), Some("nosniff"));
+}
+
+#[test]
+fn the_document_of_all_addresses_has_those_of_the_doors_that_are_open() {
+    let paths_of = |hub: &Hub| {
+        let answer = hub.get("/openapi.json");
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some("application/json"))
+        );
+        let document = answer.json();
+        assert_eq!(document["openapi"], "3.1.0");
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        document["paths"].clone()
+    };
+    let open = paths_of(&Hub::spawn(&[], &[]));
+    assert_eq!(open["/events"]["post"]["tags"][0], "Hub");
+    assert!(open["/metrics/{id}"]["get"].is_object());
+    let shut = paths_of(&Hub::spawn(&[], &[("TIDEWIRE_SERVICES__METRICS", "false")]));
+    assert!(shut["/metrics"]["get"].is_object());
+    assert!(
+        shut["/metrics"]["post"].is_null() && shut["/metrics/{id}"].is_null(),
+        "{shut}"
+    );
 }

@@ -223,8 +223,16 @@ fn a_bad_raw_publish_is_refused_with_its_reason() {
     let hub = Hub::spawn(&[], &[]);
     let long = format!("topic={}", encoded(&"é".repeat(513)));
     let large = vec![b'x'; 1024 * 1024 + 1];
-    let cases: [(&str, &[u8], u16, &str, &str); 16] = [
-        ("topics=a", b"x", 422, "topic_missing", "`?topic=`"),
+    let cases: [(&str, &[u8], u16, &str, &str); 18] = [
+        ("event=a", b"x", 422, "topic_missing", "`?topic=`"),
+        ("topics=a", b"x", 422, "bad_parameter", "is `topic` what"),
+        (
+            "topic=a&Private=true",
+            b"x",
+            422,
+            "bad_parameter",
+            "is `private` what",
+        ),
         ("topic=", b"x", 422, "bad_topic", "empty"),
         ("topic=*", b"x", 422, "bad_topic", "`*`"),
         ("topic=a%0D", b"x", 422, "bad_topic", "U+000D"),

@@ -211,9 +211,16 @@ fn the_commands_speak_tls_and_trust_whom_they_are_told_to() {
     assert!(text.contains("a message x"), "{text}");
     let (code, text) = run(&["nodes", "--ca", &ca]);
     assert_eq!(code, Some(0), "{text}");
-    // Without it the certificate is nobody's.
-    let (code, text) = run(&["nodes"]);
-    assert_eq!(code, Some(1), "{text}");
+    // Without it the certificate is nobody's. Waiting makes it nobody else's.
+    for args in [&["nodes"][..], &["watch", "a"], &["publish", "a", "x"]] {
+        let (code, text) = run(args);
+        assert_eq!(code, Some(1), "{args:?}: {text}");
+        assert!(
+            text.contains("certificate is not trusted"),
+            "{args:?}: {text}"
+        );
+        assert!(text.contains("--ca FILE"), "{args:?}: {text}");
+    }
     let (code, text) = run(&["nodes", "--ca", &files.text("key.pem")]);
     assert_eq!(code, Some(2), "{text}");
 }
