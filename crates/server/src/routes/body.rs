@@ -8,6 +8,8 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde::de::{Error, IgnoredAny};
 use tidewire::problem::{Code, Problem};
 
 use crate::config::Limits;
@@ -54,6 +56,15 @@ impl Drop for Held {
     fn drop(&mut self) {
         HELD.fetch_sub(self.bytes, Ordering::Relaxed);
     }
+}
+
+/// Reads a JSON object. serde alone takes an array as well: values in the order of the fields.
+pub(crate) fn parse_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
+    if json.trim_ascii_start().starts_with(b"{") {
+        return serde_json::from_slice(json);
+    }
+    serde_json::from_slice::<IgnoredAny>(json)?;
+    Err(Error::custom("this is JSON, but no object"))
 }
 
 /// The next piece of a body; `None` at its end.

@@ -8,6 +8,8 @@ use tidewire::problem::{Code, Problem};
 use tidewire::{Event, Publication, PublishError, Topic};
 use tidewire_core::event::compact_json;
 
+use super::body::parse_object;
+
 /// What an event may look like, for error messages.
 const SHAPE: &str = r#"an event is {"topic": "…", "data": …} with "topics", "event", "id", "retry" and "private" as options"#;
 /// What to do about a field that is not one of an event's.
@@ -39,7 +41,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 /// Reads one event. `topics` are those of the query: they count where the document names none.
 pub(super) fn parse_one(json: &[u8], topics: &[&str]) -> Result<Publication, Problem> {
     let document: Document<'_> =
-        serde_json::from_slice(json).map_err(|error| not_a_document(&error, json))?;
+        parse_object(json).map_err(|error| not_a_document(&error, json))?;
     document.into_publication(topics)
 }
 

@@ -140,7 +140,7 @@ fn routes(
         .merge(services::routes(hub, cluster, notifications, config))
 }
 
-pub(crate) use body::read as read_body;
+pub(crate) use body::{parse_object, read as read_body};
 pub(crate) use health::start_clock;
 pub(crate) use publish::check_right;
 pub(crate) use topics::unreadable_path;

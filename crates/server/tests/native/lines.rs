@@ -47,6 +47,7 @@ fn lines_before_a_bad_one_are_kept_and_those_behind_it_are_not_read() {
         ("not json", 400, "bad_json"),
         ("{\"topic\":\"a\",\"data\":1}{}", 400, "bad_json"),
         ("[]", 422, "bad_document"),
+        ("[\"a\",null,null,1,null,null,null]", 422, "bad_document"),
         ("{\"data\":1,\"dta\":2}", 422, "bad_document"),
         ("{\"topic\":\"\",\"data\":1}", 422, "bad_topic"),
         (

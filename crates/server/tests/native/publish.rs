@@ -111,6 +111,12 @@ fn an_array_with_one_bad_event_is_refused_as_a_whole() {
         (json!({"topic": "a"}), 422, "bad_document"),
         (json!(1), 422, "bad_document"),
         (json!([]), 422, "bad_document"),
+        // Not an event by the order of its fields.
+        (
+            json!(["a", null, null, 1, null, null, null]),
+            422,
+            "bad_document",
+        ),
         (
             json!({"topic": "a", "data": 1, "x": 1}),
             422,

@@ -293,6 +293,8 @@ fn what_is_not_understood_is_refused_and_nothing_stored() {
     assert_eq!(post("{"), (400, "bad_json".into()));
     for bad in [
         json!({}),
+        // Not a notification by the order of its fields.
+        json!(["ann", "t", "title", null, null, null]),
         json!({"recipient_id": "ann", "type": "t"}),
         json!({"recipient_id": "ann", "type": "t", "title": " "}),
         json!({"recipient_id": "a*", "type": "t", "title": "t"}),

@@ -155,6 +155,7 @@ const REFUSED: &str = r#"
 400 bad_json - /metrics name=m
 400 bad_json - /metrics/readings {"metric_id":"ID","value":NaN}
 422 bad_document - /metrics []
+422 bad_document - /metrics ["m",null,null]
 422 bad_document - /metrics {}
 422 bad_document - /metrics {"name":7}
 422 bad_document - /metrics {"name":"m","colour":"red"}

@@ -171,7 +171,7 @@ fn parse<T: DeserializeOwned>(json: &[u8], shape: &str) -> Result<T, Problem> {
         let detail = "JSON is UTF-8 (RFC 8259 section 8.1), and this body is not";
         return Err(Problem::new(Code::BadUtf8, detail));
     }
-    serde_json::from_slice(json).map_err(|error| {
+    body::parse_object(json).map_err(|error| {
         // A number out of range is an error of syntax to serde only.
         let is_json = serde_json::from_slice::<IgnoredAny>(json).is_ok();
         let code = if is_json {

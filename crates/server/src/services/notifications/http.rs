@@ -23,7 +23,7 @@ use super::resume::{self, In, Place, Then};
 use super::store::{ROWS_MAX, StoreError};
 use crate::config::Limits;
 use crate::guard::{Need, Publisher, Routes};
-use crate::routes::{check_right, read_body, unreadable_path, wrong_method};
+use crate::routes::{check_right, parse_object, read_body, unreadable_path, wrong_method};
 
 /// Where the routes are.
 pub(super) const ADDRESS: &str = "/api/v1/notifications";
@@ -130,7 +130,7 @@ async fn create(
     body: Body,
 ) -> Result<Response, Problem> {
     let body = read_body(body, &headers, &door.limits).await?;
-    let new: NewNotification = serde_json::from_slice(&body).map_err(|error| {
+    let new: NewNotification = parse_object(&body).map_err(|error| {
         let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
         let code = if is_json { Code::BadDocument } else { Code::BadJson };
         let detail = format!(
