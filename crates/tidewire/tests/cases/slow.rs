@@ -85,7 +85,9 @@ pub(crate) fn a_client_that_takes_nothing_is_cut_off(carrier: Carrier) {
         let (events, end) = client.finish();
         let got: Vec<_> = events.iter().map(number).collect();
         assert!(got.len() < EVENTS && got.iter().copied().eq(0..got.len()));
-        assert!(end == End::CutShort || carrier == Carrier::Http10);
+        // The kernel may find room for the body's end at the last moment, and then it is a good one.
+        let is_whole = client.body.ends_with(b"\n\n");
+        assert!(end == End::CutShort || carrier == Carrier::Http10 || is_whole);
     }
 }
 

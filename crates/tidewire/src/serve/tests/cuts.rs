@@ -163,9 +163,9 @@ fn streams_at_the_same_place_are_sent_the_same_gathered_bytes() {
     let mut streams: Vec<_> = (0..2).map(|_| Driven::new(&hub, "a")).collect();
     streams.push(Driven::new(&hub, "b"));
     // What each begins with is its own.
-    streams
-        .iter_mut()
-        .for_each(|driven| driven.take(usize::MAX));
+    for driven in &mut streams {
+        driven.take(usize::MAX);
+    }
     let mut scratch = Scratch::default();
     let mut serve = |driven: &mut Driven, forget: bool| {
         if forget {
