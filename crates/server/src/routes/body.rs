@@ -60,11 +60,11 @@ impl Drop for Held {
 
 /// Reads a JSON object. serde alone takes an array as well: values in the order of the fields.
 pub(crate) fn parse_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
-    if json.trim_ascii_start().starts_with(b"{") {
-        return serde_json::from_slice(json);
+    if json.trim_ascii_start().starts_with(b"[") {
+        serde_json::from_slice::<IgnoredAny>(json)?;
+        return Err(Error::custom("an array is no JSON object"));
     }
-    serde_json::from_slice::<IgnoredAny>(json)?;
-    Err(Error::custom("this is JSON, but no object"))
+    serde_json::from_slice(json)
 }
 
 /// The next piece of a body; `None` at its end.
