@@ -75,9 +75,15 @@ fn refusals_and_administration_are_written_down_without_secrets() {
     );
     // Reading figures is nothing to write down.
     assert_eq!(get("/api/v1/stats", &admin), 200);
+    let unknown = "/api/v1/connections/01a00000-0000-7000-8000-000000000000";
     assert_eq!(
-        hub.send("DELETE", &path, &[("Authorization", &bearer(&admin))], b"")
-            .status,
+        hub.send(
+            "DELETE",
+            unknown,
+            &[("Authorization", &bearer(&admin))],
+            b""
+        )
+        .status,
         404
     );
 
