@@ -1,6 +1,8 @@
 //! Storing what waits: one call of a script for all of it, several calls under way at a time.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use redis::{RedisError, Value};
@@ -45,16 +47,24 @@ const EXHAUSTED: [&str; 2] = ["exhausted the last possible ID", "equal or smalle
 pub(super) async fn run(shared: Arc<Shared>) {
     let script = Arc::new(Script::new(include_str!("append.lua")));
     let calls = Arc::new(Semaphore::new(CALLS_MAX));
+    if let Some(group) = shared.queue.next_group().await {
+        // Alone: a Redis that does not know the script yet would do the next call before it is told.
+        store(&shared, &script, group).await;
+    }
     while let Some(group) = shared.queue.next_group().await {
         // The semaphore is never closed.
         let Ok(call) = calls.clone().acquire_owned().await else {
             return;
         };
         let (shared, script) = (shared.clone(), script.clone());
-        tokio::spawn(async move {
+        let mut stored = Box::pin(async move {
             store(&shared, &script, group).await;
             drop(call);
         });
+        // Begun here, so that calls leave in the order of the queue.
+        if poll_fn(|cx| Poll::Ready(stored.as_mut().poll(cx).is_pending())).await {
+            tokio::spawn(stored);
+        }
     }
     // What is under way is finished before the broker has ended.
     let _ = calls.acquire_many(CALLS_MAX as u32).await;
