@@ -3,9 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::node;
-use crate::support::acked::Load;
-use crate::support::{Hub, RedisServer};
+use crate::support::acked::{Figures, Load};
+use crate::support::netns::Namespace;
+use crate::support::{Hub, RedisServer, WAIT_MAX, free_port};
+use crate::{node, node_at};
 
 /// How often it happens in each case, where that is not to be the usual number of the case.
 const KILLS: &str = "TIDEWIRE_TEST_KILLS";
@@ -22,7 +23,10 @@ fn live_on() {
 }
 
 fn report(times: usize, what: &str, started: Instant, load: Load) {
-    let figures = load.finish();
+    report_figures(times, what, started, &load.finish());
+}
+
+fn report_figures(times: usize, what: &str, started: Instant, figures: &Figures) {
     println!(
         "{times} × {what} in {:.0?}: {} events answered, {} unknown, {} seen by each subscriber",
         started.elapsed(),
@@ -63,6 +67,66 @@ fn what_was_answered_survives_every_kill_of_redis() {
         redis.run();
     }
     report(times, "Redis killed and started again", started, load);
+}
+
+/// What was answered is gone then; but whoever has missed some of it is told, and no id is given twice.
+#[test]
+fn what_redis_forgets_is_behind_a_gap() {
+    let mut redis = RedisServer::start();
+    let nodes = [node(&redis), node(&redis)];
+    let load = Load::start(&nodes.each_ref().map(Hub::port));
+    let (started, times) = (Instant::now(), times(4));
+    for _ in 0..times {
+        live_on();
+        redis.kill();
+        redis.forget();
+        live_on();
+        redis.run();
+        // Else there would be no load between two.
+        wait_until_ready(&nodes);
+    }
+    let figures = load.finish_after_losses();
+    report_figures(times, "Redis started again without data", started, &figures);
+}
+
+fn wait_until_ready(nodes: &[Hub]) {
+    let deadline = Instant::now() + WAIT_MAX;
+    while nodes.iter().any(|node| node.get("/readyz").status != 200) {
+        assert!(Instant::now() < deadline, "not ready in time");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_was_answered_survives_every_cut_between_a_node_and_redis() {
+    let namespace = Namespace::with_lines(2);
+    let port = free_port();
+    let redis = RedisServer::start_at(
+        namespace.host(0),
+        port,
+        &["--save", "", "--bind", "0.0.0.0"],
+        &namespace.within(),
+    );
+    let nodes = [0, 1].map(|line| {
+        let url = format!("redis://{}:{port}", namespace.host(line));
+        node_at(&url, &[])
+    });
+    let load = Load::start(&nodes.each_ref().map(Hub::port));
+    let (started, times) = (Instant::now(), times(4));
+    for n in 0..times {
+        live_on();
+        let line = fastrand::usize(..2);
+        namespace.cut(line);
+        live_on();
+        if n % 10 == 0 {
+            // Longer than a node waits for an answer.
+            thread::sleep(Duration::from_secs(6));
+        }
+        namespace.heal(line);
+        wait_until_ready(&nodes);
+    }
+    report(times, "a node cut off from Redis", started, load);
+    drop(redis);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tidewire_core::decode::Decoder;
+use tidewire_core::id::NativeId;
 
 use super::{WAIT_MAX, http};
 
@@ -47,8 +48,11 @@ pub(crate) struct Load {
     ports: Vec<u16>,
     ending: Arc<AtomicBool>,
     publishers: Vec<JoinHandle<Published>>,
-    subscribers: Vec<JoinHandle<Vec<Answered>>>,
+    subscribers: Vec<JoinHandle<Seen>>,
 }
+
+/// What a subscriber saw, in parts: each but the first begins where it was told of a gap.
+type Seen = Vec<Vec<Answered>>;
 
 /// What came of it.
 pub(crate) struct Figures {
@@ -76,6 +80,23 @@ impl Load {
 
     /// Ends the publishers, waits until the subscribers have everything, and checks what they have.
     pub(crate) fn finish(self) -> Figures {
+        let (published, seen) = self.end();
+        let mut seen: Vec<_> = seen.into_iter().map(whole).collect();
+        assert_eq!(seen[0], seen[1], "two subscribers");
+        let seen = seen.remove(0);
+        check(&seen, &published);
+        figures(&published, seen)
+    }
+
+    /// The same where the store has lost what it had now and then: all that is missing has to be behind a gap. What is
+    /// counted as seen is what the first subscriber has seen.
+    pub(crate) fn finish_after_losses(self) -> Figures {
+        let (published, seen) = self.end();
+        check_parts(&seen, &published);
+        figures(&published, seen[0].concat())
+    }
+
+    fn end(self) -> (Vec<Published>, Vec<Seen>) {
         self.ending.store(true, Ordering::Relaxed);
         let published: Vec<_> = self
             .publishers
@@ -102,16 +123,26 @@ impl Load {
             thread::sleep(POLL);
         }
         let subscribers = self.subscribers.into_iter();
-        let mut seen: Vec<_> = subscribers.map(|s| s.join().unwrap()).collect();
-        assert_eq!(seen[0], seen[1], "two subscribers");
-        let mut seen = seen.remove(0);
-        assert_eq!(seen.pop().unwrap().1, last[0]);
-        check(&seen, &published);
-        Figures {
-            answered: published.iter().map(|p| p.answered.len()).sum(),
-            unknown: published.iter().map(|p| p.unknown.len()).sum(),
-            seen,
+        let mut seen: Vec<Seen> = subscribers.map(|s| s.join().unwrap()).collect();
+        for seen in &mut seen {
+            let newest = seen.last_mut().and_then(Vec::pop);
+            assert_eq!(newest.unwrap().1, last[0]);
         }
+        (published, seen)
+    }
+}
+
+fn whole(mut seen: Seen) -> Vec<Answered> {
+    let gap = seen.get(1).map(|after| after.first());
+    assert_eq!(gap, None, "a gap, and what came after it");
+    seen.remove(0)
+}
+
+fn figures(published: &[Published], seen: Vec<Answered>) -> Figures {
+    Figures {
+        answered: published.iter().map(|p| p.answered.len()).sum(),
+        unknown: published.iter().map(|p| p.unknown.len()).sum(),
+        seen,
     }
 }
 
@@ -179,11 +210,11 @@ fn publish(port: u16, data: &[String], key: Option<&str>) -> Outcome {
 }
 
 /// Reads, and comes back to any node with the last id that it has seen, until the last event is there.
-fn subscriber(ports: Vec<u16>) -> JoinHandle<Vec<Answered>> {
+fn subscriber(ports: Vec<u16>) -> JoinHandle<Seen> {
     thread::spawn(move || {
-        let mut seen = Vec::new();
+        let mut seen = vec![Vec::new()];
         let mut last_id = None;
-        while seen.last().is_none_or(|(data, _)| data != LAST) {
+        while !is_over(&seen) {
             if read(port(&ports), &mut last_id, &mut seen).is_err() {
                 thread::sleep(POLL);
             }
@@ -192,7 +223,12 @@ fn subscriber(ports: Vec<u16>) -> JoinHandle<Vec<Answered>> {
     })
 }
 
-fn read(port: u16, last_id: &mut Option<String>, seen: &mut Vec<Answered>) -> std::io::Result<()> {
+fn is_over(seen: &Seen) -> bool {
+    let newest = seen.last().and_then(|part| part.last());
+    newest.is_some_and(|(data, _)| data == LAST)
+}
+
+fn read(port: u16, last_id: &mut Option<String>, seen: &mut Seen) -> std::io::Result<()> {
     let mut socket = http::connect(port)?;
     let resume = last_id.as_ref().map_or("since=earliest".to_owned(), |id| {
         format!("last_event_id={id}")
@@ -227,11 +263,14 @@ fn read(port: u16, last_id: &mut Option<String>, seen: &mut Vec<Answered>) -> st
         decoder.push(&bytes);
         bytes.clear();
         while let Some(event) = decoder.next_event().unwrap() {
-            assert_ne!(event.event, "gap", "{} after {last_id:?}", event.data);
             *last_id = Some(event.id.clone());
-            seen.push((event.data, event.id));
+            if event.event == "gap" {
+                seen.push(Vec::new());
+            } else if let Some(part) = seen.last_mut() {
+                part.push((event.data, event.id));
+            }
         }
-        if seen.last().is_some_and(|(data, _)| data == LAST) {
+        if is_over(seen) {
             return Ok(());
         }
     }
@@ -275,4 +314,41 @@ fn check(seen: &[Answered], published: &[Published]) {
         }
     }
     assert!(by_data.is_empty(), "seen and never sent: {by_data:?}");
+}
+
+/// Between two gaps nothing is missing, twice or out of order; and no id was ever given to two events.
+fn check_parts(seen: &[Seen], published: &[Published]) {
+    let place = |id: &str| NativeId::parse(id).unwrap();
+    let answered = || published.iter().flat_map(|p| &p.answered);
+    let mut by_id: HashMap<&str, &str> = HashMap::new();
+    for (data, id) in answered().chain(seen.iter().flatten().flatten()) {
+        let other = by_id.insert(id, data);
+        assert!(other.is_none_or(|other| other == data), "{id} is of two");
+    }
+    for seen in seen {
+        for (n, part) in seen.iter().enumerate() {
+            if part.is_empty() {
+                continue;
+            }
+            let places: Vec<_> = part.iter().map(|(_, id)| place(id)).collect();
+            let (first, last) = (places[0], places[places.len() - 1]);
+            assert!(
+                places.iter().all(|place| place.epoch == first.epoch)
+                    && places.is_sorted_by(|a, b| a.offset < b.offset),
+                "out of order, or of two histories without a gap between"
+            );
+            let ids: HashSet<_> = part.iter().map(|(_, id)| id.as_str()).collect();
+            for (data, id) in answered() {
+                let at = place(id);
+                // After the last part there is no gap that could have told of it.
+                let is_within = at.epoch == first.epoch
+                    && at.offset >= first.offset
+                    && (at.offset <= last.offset || n + 1 == seen.len());
+                assert!(
+                    !is_within || ids.contains(id.as_str()),
+                    "answered, and missing without a gap: {data:?} {id}"
+                );
+            }
+        }
+    }
 }
