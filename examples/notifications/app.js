@@ -6,6 +6,7 @@ const hub = (address.get('hub') || 'http://127.0.0.1:8080').replace(/\/$/, '');
 const user = address.get('user') || 'bob';
 const api = (path, options) =>
   fetch(`${hub}/api/v1/notifications${path}${path.includes('?') ? '&' : '?'}user=${encodeURIComponent(user)}`, options);
+const TOASTS_MAX = 4;
 const $ = id => document.getElementById(id);
 
 /** What is shown, by id. The newest comes first. */
@@ -68,6 +69,8 @@ function toast(notification) {
   box.append(element('div', 'message', notification.title ?? 'A message'));
   if (notification.body) box.append(element('div', 'body', notification.body));
   $('toasts').append(box);
+  // Many at once would hide the page; the list has them all.
+  while ($('toasts').childElementCount > TOASTS_MAX) $('toasts').firstChild.remove();
   setTimeout(() => box.remove(), 6000);
 }
 

@@ -175,14 +175,14 @@ fn write_event(out: &mut Vec<u8>, event: &Event, id: Option<&str>) {
     );
 }
 
+/// The type of a stream of events (WHATWG HTML section 9.2).
+pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+
 /// A response that is a stream of events: its type, and what keeps caches and proxies from holding it back.
 pub fn event_stream_response(body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/event-stream"),
-    );
+    headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
     headers.insert(
         header::CACHE_CONTROL,
         HeaderValue::from_static("no-cache, no-transform"),

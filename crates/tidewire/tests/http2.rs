@@ -28,12 +28,16 @@ type Ends = (
 const WINDOW_BYTES: u32 = 64 * 1024;
 
 async fn connect(server: &Server) -> Ends {
+    connect_with_window(server, WINDOW_BYTES).await
+}
+
+async fn connect_with_window(server: &Server, window_bytes: u32) -> Ends {
     let stream = TcpStream::connect(server.address).await.unwrap();
     let name = "hub".try_into().unwrap();
     let connector = TlsConnector::from(tls::client(b"h2"));
     let stream = connector.connect(name, stream).await.unwrap();
     hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(window_bytes)
         .initial_connection_window_size(64 * WINDOW_BYTES)
         .handshake(TokioIo::new(stream))
         .await
@@ -117,4 +121,52 @@ fn a_connection_is_ended_when_it_is_idle_and_not_while_it_has_a_stream() {
         assert!(end.is_ok(), "a connection without streams is ended in time");
     });
     wait_until("no stream is left", || server.hub.stats().connections == 0);
+}
+
+/// Asks for what is larger than any buffer, and answers the connection's end.
+async fn ask(
+    server: &Server,
+    window_bytes: u32,
+) -> (
+    Incoming,
+    SendRequest<Empty<Bytes>>,
+    tokio::task::JoinHandle<()>,
+) {
+    let (mut sender, connection) = connect_with_window(server, window_bytes).await;
+    let end = tokio::spawn(async move { drop(connection.await) });
+    let request = http::Request::get("https://hub/large").body(Empty::new());
+    let answer = sender.send_request(request.unwrap()).await.unwrap();
+    (answer.into_body(), sender, end)
+}
+
+#[test]
+fn a_connection_that_takes_no_answers_is_ended_and_one_that_waits_for_ours_is_not() {
+    let limits = tidewire::ServeOptions {
+        head_timeout: WAIT_MAX,
+        peer_timeout: Duration::from_millis(300),
+        ..options()
+    };
+    let server = Server::start_as(Carrier::TlsHttp2, settings(1024 * 1024), limits, |router| {
+        router.route(
+            "/large",
+            axum::routing::get(async || vec![b'x'; 1024 * 1024]),
+        )
+    });
+    server.runtime.block_on(async {
+        let (mut sender, connection) = connect(&server).await;
+        let quiet = tokio::spawn(connection);
+        let mut stream = subscribe(&mut sender).await;
+
+        // Neither gives room for even one byte, nor for all of it.
+        for window_bytes in [0, WINDOW_BYTES] {
+            let (_unread, _sender, end) = ask(&server, window_bytes).await;
+            let end = tokio::time::timeout(WAIT_MAX, end).await;
+            assert!(end.is_ok(), "a window of {window_bytes} bytes ends in time");
+        }
+        // In all that time nothing came for this one, and nothing had to.
+        assert!(!quiet.is_finished());
+        let event = tidewire::Event::text("still here");
+        server.hub.publish("a", event).await.unwrap();
+        assert_eq!(read(&mut stream, 1).await, ["still here"]);
+    });
 }

@@ -312,7 +312,7 @@ impl hyper::service::Service<Request<Incoming>> for RouterService {
         let Some(in_use) = self.usage.as_ref().map(Usage::begin) else {
             return Box::pin(answer);
         };
-        Box::pin(async move { Ok(answer.await?.map(|body| in_use.until_sent(body))) })
+        Box::pin(async move { Ok(in_use.until_sent(answer.await?)) })
     }
 }
 

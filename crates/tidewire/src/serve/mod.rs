@@ -74,7 +74,8 @@ pub struct ServeOptions {
     pub head_timeout: Duration,
     /// The kernel's buffer for each socket, in bytes: all that is kept for a client that doesn't read.
     pub send_buffer_bytes: usize,
-    /// How long a peer may fail to acknowledge bytes before the kernel gives it up.
+    /// How long a peer may fail to acknowledge bytes before the kernel gives it up; and an answer over HTTP/2, other than
+    /// a stream, wait for room.
     pub peer_timeout: Duration,
     /// How long connections are still accepted after the shutdown signal, where there are streams.
     pub drain_grace: Duration,

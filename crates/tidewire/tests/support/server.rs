@@ -86,7 +86,8 @@ impl Server {
         Self::start_as(carrier, settings, options, |router| router)
     }
 
-    fn start_as(
+    /// As [`start_with`](Self::start_with), with other limits.
+    pub fn start_as(
         carrier: Carrier,
         settings: HubBuilder,
         options: ServeOptions,
