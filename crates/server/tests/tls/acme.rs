@@ -205,6 +205,9 @@ fn a_certificate_is_issued_and_kept_for_the_next_start() {
     authority.start();
     let mut hub = authority.hub();
     wait_until("the certificate is served", || authority.is_trusted(&hub));
+    wait_until("the certificate is kept", || {
+        authority.path("cache/certificate.pem").exists()
+    });
     let mode = |name: &str| {
         fs::metadata(authority.path(name))
             .unwrap()
