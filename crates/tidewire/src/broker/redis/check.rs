@@ -123,13 +123,16 @@ impl Follower {
         read: &Read,
     ) -> RedisResult<()> {
         let info = info(&self.shared.stream, connection).await?;
-        let Some(added) = info.added else {
-            return Ok(());
-        };
         if info.first.is_some_and(|first| first <= self.place) {
             return Ok(());
         }
         // All that this node has read before is gone, and maybe more. Where that is not known it is taken to be so.
+        let Some(added) = info.added else {
+            if self.place > Offset::ZERO {
+                self.note_missed(1);
+            }
+            return Ok(());
+        };
         let removed = added.saturating_sub(info.length);
         let missed = self.added.map_or(1, |read| removed.saturating_sub(read));
         if missed > 0 {

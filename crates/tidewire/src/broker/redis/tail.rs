@@ -182,8 +182,9 @@ impl Follower {
             };
             let is_idle = read.count == 0;
             let is_due = self.checked.elapsed() > CHECK_EVERY;
-            // Where others add more than this node reads, entries may be removed before it comes to them.
-            if read.count >= asked || (is_due && !is_idle) {
+            // Where others add more than this node reads, entries may be removed before it comes to them. Where Redis counts
+            // what is added, those few that are removed between two checks are found by the next.
+            if read.count >= asked || (!is_idle && (is_due || self.added.is_none())) {
                 self.look_for_removed(&mut connection, &read).await?;
             }
             self.take(read)?;
