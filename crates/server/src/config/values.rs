@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use jiff::SpanRelativeTo;
 use jiff::fmt::friendly::{Designator, Spacing, SpanParser, SpanPrinter};
 use serde::de::{Error, Unexpected, Visitor};
 
@@ -12,22 +13,11 @@ const DURATION_ALLOWED: &str = "a duration with its unit, such as 500ms, 30s, 10
 const BYTES_ALLOWED: &str = "a size, such as 64KiB, 1MB or a number of bytes";
 const COUNT_ALLOWED: &str = "a whole number, such as 10000";
 
-/// Reads `1h30m`, `7d` and the like. A day has 24 hours here; longer units are refused, since they are not always as long.
+/// Reads `1h30m`, `7d` and the like. A day has 24 hours here; months and years are refused, since they are not always as long.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let within_a_day = |text| SpanParser::new().parse_unsigned_duration(text).ok();
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
-    match text.split_once('d') {
-        Some((days, rest)) if is_number(days) => {
-            let days = Duration::from_secs(days.parse::<u64>().ok()?.checked_mul(86_400)?);
-            let rest = rest.trim_start();
-            if rest.is_empty() {
-                return Some(days);
-            }
-            days.checked_add(within_a_day(rest)?)
-        }
-        _ => within_a_day(text),
-    }
+    let span = SpanParser::new().parse_span(text.trim()).ok()?;
+    let exact = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+    Duration::try_from(exact).ok()
 }
 
 /// Writes what [`parse_duration`] reads: `1h30m`.
