@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::support::netns::Namespace;
-use crate::support::{Hub, RedisServer, free_port};
+use crate::support::{Hub, RedisServer};
 use crate::{TTL, count, node, node_at, node_with, send, until, until_joined};
 
 fn signal(hub: &Hub, signal: Signal) {
@@ -68,17 +68,9 @@ fn a_node_that_slept_over_its_time_gives_up_what_is_elsewhere_by_now() {
 #[test]
 fn a_node_that_is_cut_off_keeps_its_streams_and_gives_up_what_is_elsewhere_when_it_is_back() {
     let namespace = Namespace::with_lines(2);
-    let port = free_port();
-    let redis = RedisServer::start_at(
-        namespace.host(0),
-        port,
-        &["--save", "", "--bind", "0.0.0.0"],
-        &namespace.within(),
-    );
-    let [a, b] = [0, 1].map(|line| {
-        let url = format!("redis://{}:{port}", namespace.host(line));
-        node_at(&url, ["a", "b"][line], &[])
-    });
+    let (redis, urls) = namespace.redis();
+    let [url_of_a, url_of_b] = urls;
+    let (a, b) = (node_at(&url_of_a, "a", &[]), node_at(&url_of_b, "b", &[]));
     let mut moved = a.stream("/sse/connect/moved");
     let mut kept = a.stream("/sse/connect/kept");
     let mut topic = a.stream("/events?topic=t");

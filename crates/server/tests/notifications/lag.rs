@@ -7,27 +7,20 @@ use serde_json::json;
 
 use crate::door::{connected, data};
 use crate::notify;
+use crate::support::Hub;
 use crate::support::netns::Namespace;
-use crate::support::{Hub, RedisServer, free_port};
 
 /// Before, what another node had just published came from the database, and once more from the log.
 #[test]
 fn who_resumes_at_a_node_that_lags_gets_nothing_twice() {
     let namespace = Namespace::with_lines(2);
-    let port = free_port();
-    let _redis = RedisServer::start_at(
-        namespace.host(0),
-        port,
-        &["--save", "", "--bind", "0.0.0.0"],
-        &namespace.within(),
-    );
+    let (_redis, urls) = namespace.redis();
     let folder = tempfile::tempdir().unwrap();
     let database = format!("sqlite:{}", folder.path().join("n.db").display());
     let database = ("TIDEWIRE_NOTIFICATIONS__DATABASE", database.as_str());
     // The logs of the nodes don't have this one.
     let first = notify(&Hub::spawn(&[], &[database]), "ann", "first")["id"].clone();
-    let [lagging, other] = [0, 1].map(|line| {
-        let url = format!("redis://{}:{port}", namespace.host(line));
+    let [lagging, other] = urls.map(|url| {
         let redis = [
             ("TIDEWIRE_BROKER__KIND", "redis"),
             ("TIDEWIRE_BROKER__URL", &url),

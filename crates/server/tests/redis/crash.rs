@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::acked::{Figures, Load};
 use crate::support::netns::Namespace;
-use crate::support::{Hub, RedisServer, WAIT_MAX, free_port};
+use crate::support::{Hub, RedisServer, WAIT_MAX};
 use crate::{node, node_at};
 
 /// How often it happens in each case, where that is not to be the usual number of the case.
@@ -100,17 +100,8 @@ fn wait_until_ready(nodes: &[Hub]) {
 #[test]
 fn what_was_answered_survives_every_cut_between_a_node_and_redis() {
     let namespace = Namespace::with_lines(2);
-    let port = free_port();
-    let redis = RedisServer::start_at(
-        namespace.host(0),
-        port,
-        &["--save", "", "--bind", "0.0.0.0"],
-        &namespace.within(),
-    );
-    let nodes = [0, 1].map(|line| {
-        let url = format!("redis://{}:{port}", namespace.host(line));
-        node_at(&url, &[])
-    });
+    let (redis, urls) = namespace.redis();
+    let nodes: [Hub; 2] = urls.map(|url| node_at(&url, &[]));
     let load = Load::start(&nodes.each_ref().map(Hub::port));
     let (started, times) = (Instant::now(), times(4));
     for n in 0..times {

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use super::{RedisServer, free_port};
+
 /// A host of its own: `10.213.N.2` as seen over line N, counted from 0 for this process.
 pub(crate) struct Namespace {
     name: String,
@@ -68,14 +70,14 @@ impl Namespace {
         namespace
     }
 
-    /// What runs a program inside.
-    pub(crate) fn within(&self) -> [&str; 4] {
-        ["ip", "netns", "exec", &self.name]
-    }
-
-    /// The host's address over a line.
-    pub(crate) fn host(&self, line: usize) -> &str {
-        &self.lines[line].host
+    /// A Redis on the host, without a disk, and its URL over each line.
+    pub(crate) fn redis<const LINES: usize>(&self) -> (RedisServer, [String; LINES]) {
+        let port = free_port();
+        let within = ["ip", "netns", "exec", &self.name];
+        let options = ["--save", "", "--bind", "0.0.0.0"];
+        let redis = RedisServer::start_at(&self.lines[0].host, port, &options, &within);
+        let url = |line: usize| format!("redis://{}:{port}", self.lines[line].host);
+        (redis, std::array::from_fn(url))
     }
 
     /// From now on nothing goes over a line, and nobody is told.
