@@ -127,18 +127,19 @@ impl Follower {
             return Ok(());
         }
         // All that this node has read before is gone, and maybe more. Where that is not known it is taken to be so.
-        let Some(added) = info.added else {
-            if self.place > Offset::ZERO {
-                self.note_missed(1);
-            }
-            return Ok(());
+        let is_new = self.place == Offset::ZERO;
+        let removed = info.added.map(|added| added.saturating_sub(info.length));
+        let before = self.added.or(is_new.then_some(0));
+        let missed = match (removed, before) {
+            (Some(removed), Some(before)) => removed.saturating_sub(before),
+            _ => u64::from(!is_new),
         };
-        let removed = added.saturating_sub(info.length);
-        let missed = self.added.map_or(1, |read| removed.saturating_sub(read));
         if missed > 0 {
             let begins_with_these = info.first == read.entries.first().map(|entry| entry.offset);
-            self.added = begins_with_these.then_some(removed);
+            self.added = removed.filter(|_| begins_with_these);
             self.note_missed(missed);
+        } else {
+            self.added = removed.and(before);
         }
         Ok(())
     }

@@ -99,10 +99,7 @@ pub(super) async fn info(stream: &str, connection: &mut Connection) -> redis::Re
     command.arg("STREAM").arg(stream);
     match ask(&command, connection).await {
         Ok(value) => Ok(parse_info(value)),
-        Err(error) if error.to_string().contains("no such key") => Ok(Info {
-            added: Some(0),
-            ..Info::default()
-        }),
+        Err(error) if error.to_string().contains("no such key") => Ok(Info::default()),
         Err(error) => Err(error),
     }
 }
