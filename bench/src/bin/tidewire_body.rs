@@ -1,5 +1,7 @@
 //! Tidewire's body path: the crate's own server, with streams that stay HTTP bodies, as they do over TLS and HTTP/2.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_ENCODING;
@@ -56,5 +58,12 @@ async fn main() -> std::io::Result<()> {
         .layer(map_response(as_body))
         .with_state(hub);
     let listener = tidewire::bind(address.parse().map_err(std::io::Error::other)?)?;
-    tidewire::serve(listener, router).await
+    // As for the binary: publishers wait with open connections until all readers have come.
+    let options = tidewire::ServeOptions {
+        head_timeout: Duration::from_mins(2),
+        ..tidewire::ServeOptions::default()
+    };
+    tidewire::serve(listener, router)
+        .with_options(options)
+        .await
 }

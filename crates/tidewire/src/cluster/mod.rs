@@ -154,7 +154,6 @@ impl Cluster {
             locks: (0..LOCKS).map(|_| Arc::default()).collect(),
             every_client: Topic::new(EVERY_CLIENT).expect("a topic"),
             draining: AtomicBool::new(false),
-            in_step: AtomicBool::new(true),
             beat_soon: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             strategy: options.upkeep.inconsistency,

@@ -38,9 +38,6 @@ pub(super) struct Inner {
     pub(super) locks: Vec<Arc<tokio::sync::Mutex<()>>>,
     pub(super) every_client: Topic,
     pub(super) draining: AtomicBool,
-    /// Whether the registry takes what it is told. While it does not, nobody waits for it to register a client: the next
-    /// heartbeat that it takes registers all.
-    pub(super) in_step: AtomicBool,
     /// A heartbeat is due at once.
     pub(super) beat_soon: AtomicBool,
     /// The node has left, or is about to.
@@ -88,7 +85,8 @@ impl Inner {
         connection: ConnectionId,
         user: Option<Arc<str>>,
     ) {
-        if let Some(before) = self.local.put(client, connection, user) {
+        let taken = self.local.put(client, connection, user);
+        if let Some(before) = taken.before {
             self.replace(before);
         }
         if !self.hub.has(connection) {
@@ -100,22 +98,28 @@ impl Inner {
             node: self.node.clone(),
             connection,
         };
-        if !self.in_step.load(Ordering::SeqCst) {
+        if !taken.is_registering {
             return;
         }
-        match self.registry.register(client, &place).await {
+        let registered = self.registry.register(client, &place).await;
+        self.local.settle(client, connection);
+        // One that ended while it was being registered takes over from nobody: the attempt before this one may have been
+        // carried out, and it was taken over itself since.
+        let is_current = self.local.is_current(client, connection);
+        match registered {
             // Not waited for: a node that is dead would hold up its clients where they come to next.
-            Ok(Some(before)) if before.node != self.node => self.take_over(client, before),
+            Ok(Some(before)) if is_current && before.node != self.node => {
+                self.take_over(client, before);
+            }
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "clients are connected and not registered yet");
-                if self.in_step.swap(false, Ordering::SeqCst) {
+                if self.local.fall_out_of_step() {
                     self.beat_soon();
                 }
             }
         }
-        if !self.local.is_current(client, connection) {
-            // It ended while it was being registered.
+        if !is_current {
             let entry = [(client.to_owned(), connection)];
             let _ = self.registry.unregister(&self.node, &entry).await;
         }

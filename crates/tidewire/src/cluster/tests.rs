@@ -79,6 +79,7 @@ struct Held {
     /// Which of the calls wait.
     beats: AtomicBool,
     forgets: AtomicBool,
+    registers: AtomicBool,
 }
 
 impl Held {
@@ -89,6 +90,7 @@ impl Held {
             may_go: Notify::new(),
             beats: AtomicBool::new(false),
             forgets: AtomicBool::new(false),
+            registers: AtomicBool::new(false),
         })
     }
 
@@ -102,7 +104,10 @@ impl Held {
 
 impl Registry for Held {
     fn register<'a>(&'a self, client: &'a str, place: &'a Place) -> Answer<'a, Option<Place>> {
-        self.registry.register(client, place)
+        Box::pin(async move {
+            self.wait_if(&self.registers).await;
+            self.registry.register(client, place).await
+        })
     }
     fn unregister<'a>(&'a self, node: &'a str, entries: &'a [Entry]) -> Answer<'a, ()> {
         self.registry.unregister(node, entries)
@@ -193,6 +198,41 @@ async fn a_client_that_comes_while_its_old_entry_is_forgotten_keeps_its_own() {
     tokio::time::timeout(Duration::from_secs(20), registered)
         .await
         .expect("it is registered again");
+}
+
+/// Before, the heartbeat closed it, and its registration then took over from the newer one.
+#[tokio::test]
+async fn a_client_that_connects_elsewhere_while_it_is_being_registered_keeps_one_connection() {
+    let hub = Hub::builder().build();
+    let held = Held::new();
+    let cluster = Cluster::with_registry(&hub, held.clone(), &ClusterOptions::new("here")).unwrap();
+    held.registers.store(true, Ordering::Release);
+    let connecting = tokio::spawn({
+        let cluster = cluster.clone();
+        let request = http::Request::get("/").body(()).unwrap();
+        async move { cluster.connect("c", &request).await }
+    });
+    held.has_come.notified().await;
+    let info = NodeInfo {
+        node: "there".to_owned(),
+        ..NodeInfo::default()
+    };
+    held.registry.beat(&info).await.unwrap();
+    let newer = Place {
+        node: info.node,
+        connection: ConnectionId::now_v7(),
+    };
+    held.registry.register("c", &newer).await.unwrap();
+    {
+        let _turn = cluster.inner.upkeep.lock().await;
+        assert!(cluster.inner.beat().await);
+    }
+    held.may_go.notify_one();
+    let _response = connecting.await.unwrap().unwrap();
+    assert_eq!(cluster.figures().replaced, 0);
+    let place = held.registry.find("c").await.unwrap().unwrap();
+    assert_eq!(place.node, "here");
+    assert!(hub.has(place.connection));
 }
 
 /// Before, a client whose stream was just ending was reported as a leak.

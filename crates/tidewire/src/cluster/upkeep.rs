@@ -204,7 +204,7 @@ impl Inner {
         if leaving.is_empty() {
             return true;
         }
-        if !self.in_step.load(Ordering::Acquire) {
+        if !self.local.in_step() {
             return false;
         }
         let result = self.registry.unregister(&self.node, &leaving).await;
@@ -215,7 +215,7 @@ impl Inner {
     }
 
     /// Says that the node is alive, and lets its entries live on. False if the registry did not take it.
-    async fn beat(&self) -> bool {
+    pub(super) async fn beat(&self) -> bool {
         let info = NodeInfo {
             node: self.node.clone(),
             version: self.version.clone(),
@@ -227,15 +227,13 @@ impl Inner {
         let result = async {
             let former = self.registry.beat(&info).await?;
             self.look_for_twin(former);
-            // Before the entries are listed: a client that comes later registers itself, all others are listed.
-            self.in_step.store(true, Ordering::SeqCst);
-            let false_places = self.renew(&self.local.entries()).await?;
+            let false_places = self.renew(&self.local.fall_in_step()).await?;
             self.state.lock().false_places = false_places;
             Ok(())
         };
         let is_taken = self.note(result.await);
         if !is_taken {
-            self.in_step.store(false, Ordering::SeqCst);
+            self.local.fall_out_of_step();
         }
         is_taken
     }
@@ -385,6 +383,12 @@ impl Inner {
     /// Removes entries of this node. A client that has come meanwhile keeps its own.
     async fn forget(&self, clients: &[String]) -> Result<(), Unavailable> {
         self.registry.forget(&self.node, clients).await?;
+        for client in clients {
+            if self.local.find(client).is_some() {
+                // It may be registered just now.
+                drop(self.lock_of(client).lock().await);
+            }
+        }
         let held = |client: &String| Some((client.clone(), self.local.find(client)?));
         let come: Vec<Entry> = clients.iter().filter_map(held).collect();
         if !come.is_empty() {
