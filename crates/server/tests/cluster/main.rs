@@ -27,10 +27,9 @@ mod issuer;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use support::{Hub, RedisServer, Response, WAIT_MAX};
+use support::{Hub, RedisServer, Response, until};
 
 /// How long entries live here.
 const TTL: Duration = Duration::from_secs(2);
@@ -57,15 +56,6 @@ fn node_at(url: &str, name: &str, more: &[(&str, &str)]) -> Hub {
     ];
     env.extend(more);
     Hub::spawn(&[], &env)
-}
-
-/// Waits until something holds.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + WAIT_MAX;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Waits until every node knows of all.

@@ -12,8 +12,8 @@ use std::fs;
 use std::io::{Read, Write};
 
 use serde_json::json;
-use server::{Nginx, wait_until};
-use support::{Client, Hub, Kind, Publisher, Response, Stream, http, number};
+use server::Nginx;
+use support::{Client, Hub, Kind, Publisher, Response, Stream, http, number, until};
 
 /// A hub that serves proxies, whose clients come back soon.
 fn hub() -> Hub {
@@ -155,7 +155,7 @@ fn a_reload_cuts_nobody_off() {
     let old_worker = nginx.workers()[0];
     nginx.reload();
     let title = format!("/proc/{old_worker}/cmdline");
-    wait_until("the old worker takes no more connections", || {
+    until("the old worker takes no more connections", || {
         fs::read_to_string(&title)
             .unwrap()
             .contains("shutting down")
@@ -166,7 +166,7 @@ fn a_reload_cuts_nobody_off() {
     assert_eq!(new.event().data, "both", "by the new one");
 
     drop(old);
-    wait_until("the old worker ends with its last stream", || {
+    until("the old worker ends with its last stream", || {
         !nginx.workers().contains(&old_worker)
     });
     hub.publish("t", &json!("one"));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
-use crate::support::{Hub, WAIT_MAX, free_port};
+use crate::support::{Hub, WAIT_MAX, free_port, until};
 
 const SETTINGS: &str = include_str!("../../../../deploy/nginx/tidewire.conf");
 const ERRORS: &str = "errors.log";
@@ -89,7 +89,7 @@ impl Nginx {
     fn wait_until_it_serves(&mut self) {
         let port = self.port;
         let master = &mut self.master;
-        wait_until("nginx serves", || {
+        until("nginx serves", || {
             if let Some(status) = master.try_wait().unwrap() {
                 panic!("nginx has ended: {status}");
             }
@@ -105,15 +105,6 @@ impl Drop for Nginx {
             let errors = fs::read_to_string(self.folder.path().join(ERRORS)).unwrap_or_default();
             eprintln!("--- nginx on port {} wrote:\n{errors}---", self.port);
         }
-    }
-}
-
-/// Waits until something is so.
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + WAIT_MAX;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(5));
     }
 }
 

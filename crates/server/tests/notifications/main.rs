@@ -27,11 +27,8 @@ mod issuer;
 #[allow(dead_code, reason = "shared with other tests")]
 mod postgres;
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
-use support::{Hub, RedisServer, WAIT_MAX};
+use support::{Hub, RedisServer, until};
 
 const AT: &str = "/api/v1/notifications";
 
@@ -65,14 +62,6 @@ fn titles(hub: &Hub, user: &str) -> Vec<String> {
             Some(next) => next.clone_into(&mut cursor),
             None => return titles,
         }
-    }
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + 3 * WAIT_MAX;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::{Hub, RedisServer, Stream, WAIT_MAX};
-use crate::{node, node_with};
+use crate::{node, node_with, until};
 
 /// Publishes until it is stored; answers the id.
 fn publish_in_time(node: &Hub, data: &str) -> String {
@@ -38,6 +38,17 @@ fn wait_until_ready(node: &Hub, ready: bool) -> String {
 /// Resumes until the stream begins with something.
 fn resume(node: &Hub, id: &str) -> Stream {
     node.stream_with("/events?topic=t", &[("Last-Event-ID", id)])
+}
+
+fn assert_refused(node: &Hub, why: &str) {
+    let answer = node.post_json(&json!({"topic": "t", "data": "x"}));
+    assert_eq!(
+        (answer.status, answer.json()["code"].as_str()),
+        (503, Some("not_stored")),
+        "{answer:?}"
+    );
+    assert!(answer.body.contains(why), "{}", answer.body);
+    assert!(answer.header("retry-after").is_some());
 }
 
 #[test]
@@ -133,16 +144,7 @@ fn a_silent_redis_makes_the_outcome_unknown_in_bounded_time() {
 fn a_redis_without_room_or_that_is_read_only_refuses_and_recovers() {
     let redis = RedisServer::start();
     let node = node(&redis);
-    let refused = |why: &str| {
-        let answer = node.post_json(&json!({"topic": "t", "data": "x"}));
-        assert_eq!(
-            (answer.status, answer.json()["code"].as_str()),
-            (503, Some("not_stored")),
-            "{answer:?}"
-        );
-        assert!(answer.body.contains(why), "{}", answer.body);
-        assert!(answer.header("retry-after").is_some());
-    };
+    let refused = |why: &str| assert_refused(&node, why);
     redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
     refused("OOM");
     redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
@@ -155,6 +157,57 @@ fn a_redis_without_room_or_that_is_read_only_refuses_and_recovers() {
     publish_in_time(&node, "3");
     let mut stream = node.stream("/events?topic=t&since=earliest");
     assert_eq!(stream.data(3), ["1", "2", "3"]);
+}
+
+#[test]
+fn a_redis_that_permits_it_not_or_can_not_save_refuses_and_recovers() {
+    let redis = RedisServer::start_with(&["--save", "3600 1", "--appendonly", "no"]);
+    let node = node(&redis);
+    let refused = |why: &str| assert_refused(&node, why);
+    let permit = |change: &str| redis.command(&["ACL", "SETUSER", "default", change]);
+    for command in ["xadd", "evalsha"] {
+        permit(&format!("-{command}"));
+        refused("run ");
+        permit(&format!("+{command}"));
+        publish_in_time(&node, command);
+    }
+    // A file that can't be written, as where it is to be there is a folder.
+    let file = redis.folder().join("dump.rdb");
+    std::fs::create_dir_all(file.join("not empty")).unwrap();
+    redis.command(&["BGSAVE"]);
+    until("it can't save", || {
+        let persistence = redis.command(&["INFO", "persistence"]);
+        persistence.contains("rdb_last_bgsave_status:err")
+    });
+    refused("MISCONF");
+    std::fs::remove_dir_all(file).unwrap();
+    redis.command(&["BGSAVE"]);
+    publish_in_time(&node, "saved");
+    let mut stream = node.stream("/events?topic=t&since=earliest");
+    assert_eq!(stream.data(3), ["xadd", "evalsha", "saved"]);
+}
+
+#[test]
+fn how_far_a_node_is_behind_is_told() {
+    let redis = RedisServer::start();
+    let node = node(&redis);
+    node.publish("t", &json!(1));
+    let lag_s = || -> f64 {
+        let metrics = node.get("/metrics").body;
+        let mut lines = metrics.lines();
+        let lag = lines.find_map(|line| line.strip_prefix("tidewire_broker_lag_seconds "));
+        lag.unwrap().parse().unwrap()
+    };
+    assert!(lag_s() < f64::EPSILON);
+    redis.command(&["ACL", "SETUSER", "default", "-xread"]);
+    wait_until_ready(&node, false);
+    until("it is behind", || {
+        redis.command(&["XADD", "tidewire:log", "*", "topic", "t", "data", "2"]);
+        lag_s() > 0.1
+    });
+    redis.command(&["ACL", "SETUSER", "default", "+xread"]);
+    wait_until_ready(&node, true);
+    until("it is not behind any more", || lag_s() < f64::EPSILON);
 }
 
 #[test]

@@ -23,7 +23,7 @@ mod outside;
 #[path = "../support/mod.rs"]
 mod support;
 
-use support::{Hub, RedisServer};
+use support::{Hub, RedisServer, until};
 
 /// A node of the hub on this Redis.
 fn node(redis: &RedisServer) -> Hub {

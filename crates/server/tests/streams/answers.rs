@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     DEMO, EVENTS, broadcast, done, hub, hub_with, lively_hub, manage, open, post, refused, row,
 };
-use super::{say, streams, wait_for_streams, wait_until};
+use super::{say, streams, until, wait_for_streams};
 use crate::support::Hub;
 
 #[test]
@@ -287,7 +287,7 @@ fn the_log_tells_of_clients_broadcasts_and_generators_at_debug_level() {
         &["generator stopped", "watched"],
     ] {
         let has_all = |line: &str| words.iter().all(|word| line.contains(word));
-        wait_until(&words.join(" "), || hub.output().lines().any(has_all));
+        until(&words.join(" "), || hub.output().lines().any(has_all));
     }
 }
 

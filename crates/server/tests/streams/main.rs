@@ -14,11 +14,8 @@ mod generators;
 mod limits;
 mod resume;
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
-use support::{Hub, Response, Stream, WAIT_MAX};
+use support::{Hub, Response, Stream, until};
 
 const EVENTS: &str = "/api/v1/events";
 const DEMO: &str = "/api/v1/broadcast-demo";
@@ -152,13 +149,5 @@ fn row(clients: u64, running: bool, paused: bool) -> Value {
 
 /// Waits until the rows of the events service are so.
 fn wait_for_streams(hub: &Hub, what: &str, is_so: impl Fn(&Value) -> bool) {
-    wait_until(what, || is_so(&streams(hub, EVENTS)));
-}
-
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + WAIT_MAX;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
+    until(what, || is_so(&streams(hub, EVENTS)));
 }

@@ -38,7 +38,8 @@ mod redis;
 mod stream;
 mod wire;
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub(crate) use self::redis::RedisServer;
 pub(crate) use client::{Client, Kind, installed};
@@ -52,6 +53,15 @@ pub(crate) use wire::{End, Seen};
 
 /// How long anything that a test waits for may take. Far above what it does take, for a busy machine.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// Waits until something is so.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + 3 * WAIT_MAX;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
 
 /// A port that nothing listens on.
 ///

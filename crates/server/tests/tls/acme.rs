@@ -11,8 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::files::wait_until;
-use crate::support::{Hub, free_port};
+use crate::support::{Hub, free_port, until};
 
 const DOMAIN: &str = "hub.example";
 /// A certificate's life unless a test wants another, in seconds.
@@ -111,7 +110,7 @@ impl Authority {
                 .push(child.unwrap_or_else(|error| panic!("{error}; run `make setup`")));
         }
         // Its root is made anew at each start.
-        wait_until("the authority is there", || {
+        until("the authority is there", || {
             let root = format!("https://127.0.0.1:{}/roots/0", self.management);
             let output = Command::new("curl")
                 .args(["-sf", "--cacert", &self.text("own.pem"), &root])
@@ -204,8 +203,8 @@ fn a_certificate_is_issued_and_kept_for_the_next_start() {
     let mut authority = Authority::new(LONG_S);
     authority.start();
     let mut hub = authority.hub();
-    wait_until("the certificate is served", || authority.is_trusted(&hub));
-    wait_until("the certificate is kept", || {
+    until("the certificate is served", || authority.is_trusted(&hub));
+    until("the certificate is kept", || {
         authority.path("cache/certificate.pem").exists()
     });
     let mode = |name: &str| {
@@ -236,7 +235,7 @@ fn a_certificate_is_renewed_in_time_and_streams_live_on() {
     let mut authority = Authority::new(12);
     authority.start();
     let hub = authority.hub();
-    wait_until("the certificate is served", || authority.is_trusted(&hub));
+    until("the certificate is served", || authority.is_trusted(&hub));
     let mut subscriber = authority
         .curl(&hub, "/events?topic=a")
         .stdout(Stdio::piped())
@@ -245,8 +244,8 @@ fn a_certificate_is_renewed_in_time_and_streams_live_on() {
     let mut lines = BufReader::new(subscriber.stdout.take().unwrap()).lines();
     lines.next().unwrap().unwrap();
     let first = authority.certificate();
-    wait_until("another is there", || authority.certificate() != first);
-    wait_until("it is served", || authority.is_trusted(&hub));
+    until("another is there", || authority.certificate() != first);
+    until("it is served", || authority.is_trusted(&hub));
     let mut publish = authority.curl(&hub, "/events?topic=a");
     publish.args(["-d", "still here", "-H", "Content-Type: text/plain"]);
     assert!(publish.output().unwrap().status.success());
@@ -259,7 +258,7 @@ fn a_certificate_is_renewed_in_time_and_streams_live_on() {
 fn an_authority_that_is_away_is_asked_again_and_the_hub_serves_meanwhile() {
     let mut authority = Authority::new(LONG_S);
     let hub = authority.hub();
-    wait_until("the failure is in the figures", || {
+    until("the failure is in the figures", || {
         has_failed(&authority, &hub)
     });
     let output = hub.output();
@@ -276,7 +275,7 @@ fn an_authority_that_is_away_is_asked_again_and_the_hub_serves_meanwhile() {
         kill_process(pid, Signal::HUP).unwrap();
     };
     try_again();
-    wait_until("the reason is told", || {
+    until("the reason is told", || {
         hub.output().contains("did not find this hub at port 80")
     });
     assert!(hub.output().contains(DOMAIN), "{}", hub.output());
@@ -284,7 +283,7 @@ fn an_authority_that_is_away_is_asked_again_and_the_hub_serves_meanwhile() {
     authority.stop();
     authority.plain = plain;
     authority.start();
-    wait_until("the certificate is served", || {
+    until("the certificate is served", || {
         try_again();
         authority.is_trusted(&hub)
     });

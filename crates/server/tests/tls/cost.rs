@@ -129,7 +129,7 @@ fn measure(carrier: Carrier, events: usize) {
         .map(|_| reader(carrier, &files, &hub, events))
         .collect();
     let is_open = |stats: &str| stats.contains(&format!("\"connections\":{STREAMS}"));
-    super::files::wait_until("all have subscribed", || {
+    crate::support::until("all have subscribed", || {
         let path = "/api/v1/stats";
         is_open(&if is_tls {
             files.get(&hub, path, &["-f"])

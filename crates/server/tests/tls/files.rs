@@ -4,20 +4,11 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Files, url};
-use crate::support::{Hub, WAIT_MAX};
-
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + WAIT_MAX;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use crate::support::{Hub, until};
 
 fn reload(hub: &Hub) {
     let pid = Pid::from_raw(hub.pid().cast_signed()).unwrap();
@@ -56,7 +47,7 @@ fn a_new_certificate_is_served_and_streams_live_on() {
     fs::copy(files.path("cert.pem"), files.path("old.pem")).unwrap();
     files.renew();
     // The hub looks at the files by itself.
-    wait_until("the new certificate is served", || {
+    until("the new certificate is served", || {
         files
             .curl(&hub, "cert.pem", "/healthz", &[])
             .status
@@ -77,14 +68,14 @@ fn a_new_certificate_is_served_and_streams_live_on() {
         let line = format!("tidewire_tls_reload_failed {n}\n");
         String::from_utf8(metrics.stdout).unwrap().contains(&line)
     };
-    wait_until("the figures say so", || failed(1));
+    until("the figures say so", || failed(1));
     let output = hub.output();
     let reason = format!("tls.key: {}: it does not belong", files.text("key.pem"));
     assert!(output.contains(&reason), "{output}");
 
     fs::copy(files.path("good.pem"), files.path("cert.pem")).unwrap();
     reload(&hub);
-    wait_until("the figures are good again", || failed(0));
+    until("the figures are good again", || failed(0));
     publish("third");
     wait_for("data: third");
     subscriber.kill().unwrap();

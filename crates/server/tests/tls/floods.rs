@@ -94,7 +94,7 @@ fn assert_unharmed(files: &Files, hub: &Hub, before: u64) {
 
 fn stats_when_idle(files: &Files, hub: &Hub) -> Value {
     let mut stats = Value::Null;
-    super::files::wait_until("no stream is left", || {
+    crate::support::until("no stream is left", || {
         stats = serde_json::from_str(&files.get(hub, "/api/v1/stats", &["-f"])).unwrap();
         stats["connections"] == 0
     });

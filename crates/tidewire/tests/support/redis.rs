@@ -10,6 +10,8 @@ use tempfile::TempDir;
 
 /// How long a server may take to start.
 const START_MAX: Duration = Duration::from_secs(20);
+/// How many ports are tried.
+const START_TRIES: usize = 5;
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -44,29 +46,44 @@ impl RedisServer {
 
     /// A server with options of its own.
     pub fn start_with(options: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
-        Self::start_at("127.0.0.1", port, options, &[])
+        for _ in 0..START_TRIES {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let port = listener.local_addr().expect("an address").port();
+            drop(listener);
+            let mut server = Self::new("127.0.0.1", port, options, &[]);
+            if server.try_run() {
+                return server;
+            }
+        }
+        panic!("redis-server ends at once with {options:?}");
     }
 
     /// A server with another address, started by other programs: in a network namespace, say.
     pub fn start_at(host: &str, port: u16, options: &[&str], within: &[&str]) -> Self {
+        let mut server = Self::new(host, port, options, within);
+        server.run();
+        server
+    }
+
+    fn new(host: &str, port: u16, options: &[&str], within: &[&str]) -> Self {
         let texts = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
-        let mut server = Self {
+        Self {
             child: None,
             host: host.to_owned(),
             port,
             folder: tempfile::tempdir().expect("a folder"),
             options: texts(options),
             within: texts(within),
-        };
-        server.run();
-        server
+        }
     }
 
     /// Starts the server, on the data that it has.
     pub fn run(&mut self) {
+        assert!(self.try_run(), "redis-server has ended");
+    }
+
+    /// False if it ends at once: somebody else may have taken its port meanwhile.
+    fn try_run(&mut self) -> bool {
         let port = self.port.to_string();
         let mut words = self.within.clone();
         words.push("redis-server".to_owned());
@@ -93,10 +110,13 @@ impl RedisServer {
         let has_started = |answer: String| answer.starts_with('+') || answer.starts_with("-NOAUTH");
         while !self.try_command(&["PING"]).is_some_and(has_started) {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok()?);
-            assert!(ended.is_none(), "redis-server has ended: {ended:?}");
+            if ended.is_some() {
+                return false;
+            }
             assert!(Instant::now() < deadline, "redis-server does not start");
             std::thread::sleep(POLL);
         }
+        true
     }
 
     /// `kill -9`.

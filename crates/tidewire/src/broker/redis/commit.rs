@@ -40,8 +40,13 @@ const LASTING: [&str; 7] = [
     "NOREPLICAS",
     "WRONGTYPE",
 ];
-/// Texts with which `XADD` refuses when the stream's last id can't be surpassed.
-const EXHAUSTED: [&str; 2] = ["exhausted the last possible ID", "equal or smaller than"];
+/// Texts of such errors that have no code of their own: the stream's last id can't be surpassed; and before Redis 7.2, the
+/// user may not do what the script does.
+const LASTING_TEXTS: [&str; 3] = [
+    "exhausted the last possible ID",
+    "equal or smaller than",
+    "The user executing the script can't",
+];
 
 /// Stores until the queue is over.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -233,7 +238,7 @@ fn failed(connection: &Connection, error: &RedisError, calls: Vec<Call>) -> Next
     if says(&PASSING) {
         return Next::Again(calls, format!("Redis can't store now: {text}"));
     }
-    if says(&LASTING) || EXHAUSTED.iter().any(|known| text.contains(known)) {
+    if says(&LASTING) || LASTING_TEXTS.iter().any(|known| text.contains(known)) {
         tracing::warn!(%error, "Redis refuses to store events");
         answer_all(
             calls,
