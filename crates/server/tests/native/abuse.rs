@@ -25,7 +25,7 @@ fn what_is_no_http_gets_an_answer_that_says_so() {
         "GET /events?topics={} HTTP/1.1\r\nHost: localhost\r\n\r\n",
         names(10_000)
     );
-    let cases: [(&[u8], u16, &str); 12] = [
+    let cases: [(&[u8], u16, &str); 16] = [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS hello \r\n\r\n", 400, "bad_head"),
         (b"hello\r\n\r\n", 400, "bad_head"),
         (b"\0\0\0\0\r\n\r\n", 400, "bad_head"),
@@ -35,12 +35,20 @@ fn what_is_no_http_gets_an_answer_that_says_so() {
         (b"GET /ev ents HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "bad_head"),
         (b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", 400, "bad_head"),
         (b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400, "bad_head"),
+        (b"GET /healthz HTTP/1.1\r\n\r\n", 400, "bad_head"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "bad_head"),
+        (b"GET /healthz HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400, "bad_head"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a b\r\n\r\n", 400, "bad_head"),
         (huge.as_bytes(), 431, "head_too_large"),
         (many.as_bytes(), 431, "head_too_large"),
         (topics.as_bytes(), 431, "head_too_large"),
     ];
     for (bytes, status, code) in cases {
         problem(&hub.exchange(bytes), status, code);
+    }
+    for host in ["HTTP/1.0\r\n", "HTTP/1.1\r\nHost: [::1]:80\r\n"] {
+        let request = format!("GET /healthz {host}Connection: close\r\n\r\n");
+        assert_eq!(hub.exchange(request.as_bytes()).status, 200, "{host}");
     }
     let mut stream = hub.stream("/events?topic=a");
     hub.publish("a", &json!("alive"));

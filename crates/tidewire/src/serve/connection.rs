@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use http::Request;
+use http::header::{CONNECTION, HOST, HeaderValue};
+use http::uri::Authority;
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,7 +33,7 @@ use super::reactor::Adoption;
 use super::tls::{self, Opened, Tls};
 use super::{Client, Handover, Server};
 use crate::live::Live;
-use crate::problem::Code;
+use crate::problem::{Code, Problem};
 
 /// What an HTTP/2 client with prior knowledge begins with (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -309,6 +311,20 @@ async fn linger(mut stream: Socket, longest: Duration) {
     let _ = timeout(longest, read_all).await;
 }
 
+/// Whether a request says in one way only which host it is for (RFC 9112 section 3.2). Whoever stands before the hub may
+/// have looked at another one than the hub would.
+fn has_host<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => request.version() != Version::HTTP_11,
+        (Some(host), None) => {
+            let host = host.as_bytes();
+            host.is_empty() || (Authority::try_from(host).is_ok() && !host.contains(&b'@'))
+        }
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// The router as hyper calls it, with the client in each request's extensions.
 #[derive(Clone)]
 pub(super) struct RouterService {
@@ -326,6 +342,14 @@ impl hyper::service::Service<Request<Incoming>> for RouterService {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.served.store(true, Ordering::Relaxed);
+        if !has_host(&request) {
+            let detail =
+                "a request of HTTP/1.1 has the header Host once, with a host and perhaps a port";
+            let mut refused = Problem::new(Code::BadHead, detail).into_response();
+            let close = HeaderValue::from_static("close");
+            refused.headers_mut().insert(CONNECTION, close);
+            return Box::pin(std::future::ready(Ok(refused)));
+        }
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.client.clone());
         let answer = self.router.clone().oneshot(request);
