@@ -25,7 +25,7 @@ use crate::clock::Moment;
 use crate::live::Live;
 
 /// Connections served between two looks at the inbox and the sockets.
-const SLICE: usize = 256;
+pub(super) const SLICE: usize = 256;
 /// The inbox's token; connections have those of their slots.
 const INBOX: Token = Token(usize::MAX);
 /// Bytes that a client may send on a stream, where none are expected. More and it is closed.
@@ -114,19 +114,8 @@ impl std::fmt::Debug for Inbox {
 
 /// Starts a reactor.
 pub(super) fn spawn(number: usize) -> std::io::Result<Arc<Inbox>> {
-    let epoll = Epoll::new()?;
-    let inbox = Arc::new(Inbox {
-        notes: Mutex::default(),
-        waker: Waker::new(epoll.registry(), INBOX)?,
-    });
-    let mut reactor = Reactor {
-        epoll,
-        inbox: inbox.clone(),
-        connections: Slab::new(),
-        ready: VecDeque::new(),
-        notes: Vec::new(),
-        scratch: Scratch::default(),
-    };
+    let mut reactor = Reactor::new()?;
+    let inbox = reactor.inbox.clone();
     std::thread::Builder::new()
         .name(format!("tidewire-reactor-{number}"))
         .spawn(move || reactor.run())?;
@@ -149,9 +138,9 @@ pub(super) const fn entry_size() -> usize {
     size_of::<Option<Connection>>()
 }
 
-struct Reactor {
+pub(super) struct Reactor {
     epoll: Epoll,
-    inbox: Arc<Inbox>,
+    pub(super) inbox: Arc<Inbox>,
     connections: Slab<Connection>,
     ready: VecDeque<u32>,
     notes: Vec<Note>,
@@ -159,6 +148,22 @@ struct Reactor {
 }
 
 impl Reactor {
+    pub(super) fn new() -> std::io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let inbox = Inbox {
+            notes: Mutex::default(),
+            waker: Waker::new(epoll.registry(), INBOX)?,
+        };
+        Ok(Self {
+            epoll,
+            inbox: Arc::new(inbox),
+            connections: Slab::new(),
+            ready: VecDeque::new(),
+            notes: Vec::new(),
+            scratch: Scratch::default(),
+        })
+    }
+
     fn run(&mut self) {
         let mut events = Events::with_capacity(1_024);
         loop {
@@ -188,7 +193,7 @@ impl Reactor {
     }
 
     /// Takes what is in the inbox. False when it is time to end.
-    fn take_notes(&mut self) -> bool {
+    pub(super) fn take_notes(&mut self) -> bool {
         let mut notes = std::mem::take(&mut self.notes);
         self.inbox.take(&mut notes);
         for note in notes.drain(..) {
@@ -287,7 +292,7 @@ impl Reactor {
             .close(CloseReason::ClientGone, &mut self.scratch);
     }
 
-    fn serve_slice(&mut self) {
+    pub(super) fn serve_slice(&mut self) {
         if self.ready.is_empty() {
             return;
         }

@@ -8,6 +8,7 @@
 //! | `life` | what one run of the disk broker leaves to the next |
 //! | `redis_faults` | a Redis that is slow, falls silent, ends, or has no ids left |
 //! | `redis_history` | a stream that is not the one it was, or lacks what nobody has read |
+//! | `vast` | how much of what is older than the log is read, and by how many at a time |
 //! | `packed` | places within the entries of a stream that have several events |
 //! | `world` | a hub on a broker under test, in a folder of its own |
 //! | `storage` | the faulty disk |
@@ -26,6 +27,7 @@ mod redis_history;
 mod redis_server;
 mod storage;
 mod suite;
+mod vast;
 mod world;
 
 use world::{Disk, Memory, Redis};

@@ -14,7 +14,7 @@ use crate::connections::Connection;
 use crate::hub::Hub;
 use crate::live::Live;
 use crate::serve::direct::Direct;
-use crate::serve::reactor::{self, Adoption, Inbox};
+use crate::serve::reactor::{self, Adoption, Inbox, Reactor, SLICE};
 
 const HISTORY_BYTES: usize = 16 * 1024 * 1024;
 
@@ -27,9 +27,13 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::on(reactor::spawn(0).unwrap())
+    }
+
+    fn on(inbox: Arc<Inbox>) -> Self {
         Self {
             hub: hub(HISTORY_BYTES, SlowClient::Close),
-            inbox: reactor::spawn(0).unwrap(),
+            inbox,
             tracker: TaskTracker::new(),
             listener: Mutex::new(TcpListener::bind("127.0.0.1:0").unwrap()),
         }
@@ -103,6 +107,33 @@ fn a_wake_up_for_who_was_in_the_slot_before_does_no_harm() {
         drop(client);
         rig.wait_until_gone(0);
     }
+}
+
+/// So that who hangs up, comes or is to be closed does not wait until all others are served.
+#[test]
+fn between_two_slices_the_inbox_is_looked_at() {
+    let mut reactor = Reactor::new().unwrap();
+    let rig = Rig::on(reactor.inbox.clone());
+    let clients: Vec<_> = (0..2 * SLICE + 10).map(|_| rig.adopt("a")).collect();
+    let served = || {
+        let has_bytes = |(client, _): &&(TcpStream, Arc<Connection>)| {
+            client.set_nonblocking(true).unwrap();
+            client.peek(&mut [0]).is_ok()
+        };
+        clients.iter().filter(has_bytes).count()
+    };
+    assert!(reactor.take_notes());
+    reactor.serve_slice();
+    assert_eq!(served(), SLICE);
+    assert!(reactor.take_notes());
+    reactor.serve_slice();
+    assert_eq!(served(), 2 * SLICE);
+    rig.inbox.stop();
+    assert!(
+        !reactor.take_notes(),
+        "it ends before the others are served"
+    );
+    assert_eq!(rig.hub.stats().connections, 0);
 }
 
 #[test]
