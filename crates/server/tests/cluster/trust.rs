@@ -135,33 +135,6 @@ fn a_client_that_left_while_redis_was_away_is_not_counted_afterwards() {
 }
 
 #[test]
-fn a_heartbeat_comes_every_third_of_the_time_to_live() {
-    use std::time::{Duration, Instant};
-    let redis = RedisServer::start();
-    // What else is due is due rarely, as it is by default.
-    let _a = node_with(
-        &redis,
-        "a",
-        &[
-            ("TIDEWIRE_CLUSTER__TTL", "3s"),
-            ("TIDEWIRE_CLUSTER__CHECK_INTERVAL", "30s"),
-            ("TIDEWIRE_CLUSTER__SWEEP_INTERVAL", "1m"),
-            ("TIDEWIRE_CLUSTER__LEAK_INTERVAL", "5m"),
-        ],
-    );
-    let end = Instant::now() + Duration::from_secs(5);
-    let mut least_ms = i64::MAX;
-    while Instant::now() < end {
-        let left = redis.command(&["PTTL", "tidewire:node:a"]);
-        let left_ms: i64 = left.trim_start_matches(':').trim().parse().unwrap();
-        least_ms = least_ms.min(left_ms);
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    // Two thirds are left each time; a heartbeat that is left out leaves one.
-    assert!(least_ms > 1_300, "{least_ms} ms before the end");
-}
-
-#[test]
 fn a_node_says_at_once_that_it_drains() {
     let redis = RedisServer::start();
     let a = node(&redis, "a");

@@ -1,7 +1,7 @@
 //! What an embedder sees of a cluster that is one hub.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::to_bytes;
@@ -78,6 +78,8 @@ struct Held {
     may_go: Notify,
     /// Which of the calls wait.
     beats: AtomicBool,
+    /// Heartbeats so far.
+    beaten: AtomicUsize,
     forgets: AtomicBool,
     registers: AtomicBool,
 }
@@ -89,6 +91,7 @@ impl Held {
             has_come: Notify::new(),
             may_go: Notify::new(),
             beats: AtomicBool::new(false),
+            beaten: AtomicUsize::new(0),
             forgets: AtomicBool::new(false),
             registers: AtomicBool::new(false),
         })
@@ -123,6 +126,7 @@ impl Registry for Held {
     }
     fn beat<'a>(&'a self, info: &'a NodeInfo) -> Answer<'a, Option<NodeInfo>> {
         Box::pin(async move {
+            self.beaten.fetch_add(1, Ordering::AcqRel);
             self.wait_if(&self.beats).await;
             self.registry.beat(info).await
         })
@@ -165,6 +169,24 @@ async fn a_heartbeat_under_way_does_not_bring_a_node_back_that_has_left() {
     // Nothing is under way any more.
     drop(cluster.inner.upkeep.lock().await);
     assert!(cluster.nodes().await.unwrap().is_empty());
+}
+
+/// Also where what else is due comes between.
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_comes_every_third_of_the_time_to_live() {
+    let hub = Hub::builder().build();
+    let held = Held::new();
+    let mut options = ClusterOptions::new("here");
+    options.upkeep.ttl = Duration::from_secs(3);
+    options.upkeep.check_every = Some(Duration::from_millis(700));
+    let cluster = Cluster::with_registry(&hub, held.clone(), &options).unwrap();
+    for beats in 1..=20 {
+        tokio::time::sleep(Duration::from_millis(990)).await;
+        assert_eq!(held.beaten.load(Ordering::Acquire), beats);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        // Somebody comes or goes.
+        cluster.inner.local.left.notify_one();
+    }
 }
 
 #[tokio::test]
