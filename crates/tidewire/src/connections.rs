@@ -17,12 +17,11 @@ use parking_lot::Mutex;
 use tidewire_core::filter::FilterKey;
 use tidewire_core::log::TopicKey;
 use tidewire_core::subscription::CloseReason;
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::clock::{AtomicMoment, Moment};
 use crate::hub::Peer;
-use crate::serve::Inbox;
+use crate::serve::{Inbox, Signals};
 
 /// A connection's id: a UUID of version 7, so that ids sort by age.
 pub type ConnectionId = Uuid;
@@ -70,7 +69,7 @@ enum Carrier {
         /// Set while the body sleeps.
         waker: Option<Waker>,
         /// Set where the server can cut the connection off although it reads nothing.
-        cut_off: Option<Arc<Notify>>,
+        signals: Option<Arc<Signals>>,
     },
     /// A reactor, in this slot.
     Reactor(Arc<Inbox>, u32),
@@ -95,7 +94,7 @@ impl Connection {
             expires: expires.is_some(),
             carrier: Mutex::new(Carrier::Body {
                 waker: None,
-                cut_off: peer.cut_off,
+                signals: peer.signals,
             }),
             own_topic: OnceLock::new(),
             delivered: AtomicU64::new(0),
@@ -188,10 +187,10 @@ impl Connection {
 
     /// Cuts a client off that takes nothing, where the server can.
     pub(crate) fn cut_off(&self) {
-        if let Carrier::Body { cut_off, .. } = &*self.carrier.lock()
-            && let Some(cut_off) = cut_off
+        if let Carrier::Body { signals, .. } = &*self.carrier.lock()
+            && let Some(signals) = signals
         {
-            cut_off.notify_one();
+            signals.cut_off();
         }
     }
 

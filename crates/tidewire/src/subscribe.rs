@@ -470,11 +470,11 @@ fn peer(extensions: &http::Extensions) -> Peer {
         .map(|ClientAddress(address)| *address)
         .or_else(|| client.map(Client::remote))
         .or_else(info);
-    let cut_off = client.and_then(Client::cut_off);
+    let signals = client.and_then(Client::signals);
     let user = extensions.get::<UserId>();
     Peer {
         remote,
-        cut_off,
+        signals,
         user: user.map(|UserId(user)| user.as_str().into()),
         expires,
     }

@@ -8,12 +8,12 @@ use tidewire_core::id::NativeId;
 use tidewire_core::log::Log;
 use tidewire_core::subscribe::{Start, Subscribed};
 use tidewire_core::subscription::{CloseReason, GapReason, Subscription};
-use tokio::sync::Notify;
 
 use super::{Hub, Shared};
 use crate::clock::{Moment, now_ms};
 use crate::connections::{Admission, Connection, NoRoom};
 use crate::older::Older;
+use crate::serve::Signals;
 use crate::stream::{Beginning, EventStream, StreamOptions};
 use crate::subscribe::First;
 
@@ -21,7 +21,7 @@ use crate::subscribe::First;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peer {
     pub(crate) remote: Option<SocketAddr>,
-    pub(crate) cut_off: Option<Arc<Notify>>,
+    pub(crate) signals: Option<Arc<Signals>>,
     pub(crate) user: Option<Arc<str>>,
     /// When their credential is over.
     pub(crate) expires: Option<Moment>,

@@ -21,7 +21,6 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::either::Either;
 use tower::ServiceExt;
@@ -29,6 +28,7 @@ use tower::ServiceExt;
 use super::http2::{self, Usage};
 use super::io::{Io, Socket, answer};
 use super::reactor::Adoption;
+use super::signals::{Rarely, Signals};
 #[cfg(feature = "tls")]
 use super::tls::{self, Opened, Tls};
 use super::{Client, Handover, Server};
@@ -56,13 +56,13 @@ pub(super) fn run(
     router: Router,
     server: Arc<Server>,
 ) -> impl Future<Output = ()> + Send {
-    let cut_off = Arc::new(Notify::new());
+    let signals = Arc::new(Signals::default());
     let opening = Box::pin(open(
         stream,
         remote,
         router,
         server.clone(),
-        cut_off.clone(),
+        signals.clone(),
     ));
     async move {
         let served = async move {
@@ -70,10 +70,21 @@ pub(super) fn run(
                 serving.await;
             }
         };
+        let mut abort = pin!(server.abort.cancelled());
+        let ended = Rarely::new(
+            &signals,
+            poll_fn(|cx| {
+                if signals.is_cut_off() {
+                    tracing::debug!(%remote, "connection cut off");
+                    return Poll::Ready(());
+                }
+                abort.as_mut().poll(cx)
+            }),
+        );
         tokio::select! {
+            biased;
             () = served => {}
-            () = cut_off.notified() => tracing::debug!(%remote, "connection cut off"),
-            () = server.abort.cancelled() => {}
+            () = ended => {}
         }
     }
 }
@@ -84,7 +95,7 @@ async fn open_tls(
     remote: SocketAddr,
     router: Router,
     server: Arc<Server>,
-    cut_off: Arc<Notify>,
+    signals: Arc<Signals>,
     tls: &Tls,
 ) -> Option<Serving> {
     let deadline = tls::deadline(&server);
@@ -94,13 +105,13 @@ async fn open_tls(
     };
     let mut client = Client {
         remote,
-        cut_off: None,
+        signals: None,
         handover: None,
         server,
     };
     Some(match opened {
         Opened::Http1(stream) => {
-            client.cut_off = Some(cut_off);
+            client.signals = Some(signals.clone());
             let stream = Either::Right(stream);
             Box::pin(serve_http1(
                 stream,
@@ -127,11 +138,11 @@ async fn open(
     remote: SocketAddr,
     router: Router,
     server: Arc<Server>,
-    cut_off: Arc<Notify>,
+    signals: Arc<Signals>,
 ) -> Option<Serving> {
     #[cfg(feature = "tls")]
     if let Some(tls) = server.tls.clone() {
-        return open_tls(stream, remote, router, server, cut_off, &tls).await;
+        return open_tls(stream, remote, router, server, signals, &tls).await;
     }
     let head_timeout = server.options.head_timeout;
     let protocol = tokio::select! {
@@ -145,7 +156,7 @@ async fn open(
     let (is_http2, read_ahead) = protocol.ok()?;
     let client = Client {
         remote,
-        cut_off: (!is_http2).then_some(cut_off),
+        signals: (!is_http2).then_some(signals),
         handover: (!is_http2).then(Arc::default),
         server,
     };
@@ -191,6 +202,7 @@ fn serve_http1(
     let server = client.server.clone();
     let was_served = Arc::new(AtomicBool::new(false));
     let handover = client.handover.clone();
+    let signals = client.signals.clone().unwrap_or_default();
     let io = Io::new(stream, read_ahead, was_served.clone(), handover.clone());
     let service = RouterService {
         router,
@@ -201,7 +213,7 @@ fn serve_http1(
     // Boxed, as a future has room for all the places that a value moves through.
     let connection = Box::new(http1(io, service, &server, head_timeout));
     async move {
-        let (end, stream) = drive_http1(connection, handover, &server).await;
+        let (end, stream) = drive_http1(connection, handover, &server, &signals).await;
         // What comes now is short, and shall not make the task of every connection larger.
         match end {
             End::HandedOver(live) => hand_over(*live, stream, &server),
@@ -228,16 +240,18 @@ async fn drive_http1(
     mut connection: Box<Http1>,
     handover: Option<Arc<Handover>>,
     server: &Server,
+    signals: &Arc<Signals>,
 ) -> (End, Socket) {
-    let mut closing = pin!(server.closing.cancelled());
-    let mut told = false;
+    let mut closing = Some(Rarely::new(signals, server.closing.cancelled()));
+    if let Some(handover) = &handover {
+        handover.carried_by(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
+    }
     let end = poll_fn(|cx| {
-        if !told && closing.as_mut().poll(cx).is_ready() {
-            told = true;
+        if let Some(signal) = &mut closing
+            && Pin::new(signal).poll(cx).is_ready()
+        {
+            closing = None;
             Pin::new(&mut *connection).graceful_shutdown();
-        }
-        if let Some(handover) = &handover {
-            handover.polled_by(cx.waker());
         }
         match connection.poll_without_shutdown(cx) {
             Poll::Ready(result) => Poll::Ready(End::Done(result)),
@@ -381,7 +395,7 @@ mod tests {
         ));
         let client = Client {
             remote,
-            cut_off: None,
+            signals: None,
             handover: None,
             server,
         };

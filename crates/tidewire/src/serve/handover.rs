@@ -9,6 +9,8 @@
 //! first frame on, and unless they are a plain chunked response with exactly that frame, the offer is given back and
 //! the stream goes on as a body.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
 use parking_lot::Mutex;
@@ -22,8 +24,10 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 #[derive(Default)]
 pub(crate) struct Handover {
     state: Mutex<State>,
+    /// Whether there is a stream that may leave: what is written is looked at only then.
+    is_under_way: AtomicBool,
     /// The connection's task.
-    task: Mutex<Option<Waker>>,
+    task: OnceLock<Waker>,
 }
 
 #[derive(Default)]
@@ -71,12 +75,17 @@ impl Handover {
             written: Vec::new(),
             flushed: false,
         });
+        self.is_under_way.store(true, Ordering::Release);
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.is_under_way.load(Ordering::Acquire)
     }
 
     /// The body offers the stream; the waker is for when the offer is declined. It is at once where middleware reads
     /// the body in a task of its own: hyper does not know of such an offer, and that task would never end.
     pub(crate) fn offer(&self, live: Live, waker: &Waker) {
-        let task = self.task.lock().clone();
+        let task = self.task.get();
         let from_hyper = task.is_some_and(|task| task.will_wake(waker));
         let mut state = self.state.lock();
         *state = match std::mem::take(&mut *state) {
@@ -96,7 +105,10 @@ impl Handover {
     pub(crate) fn take_back(&self) -> Option<Live> {
         let mut state = self.state.lock();
         match std::mem::take(&mut *state) {
-            State::Declined(live) => Some(*live),
+            State::Declined(live) => {
+                self.is_under_way.store(false, Ordering::Release);
+                Some(*live)
+            }
             other => {
                 *state = other;
                 None
@@ -104,18 +116,16 @@ impl Handover {
         }
     }
 
-    /// The connection's task is about to ask hyper, which asks the body.
-    pub(super) fn polled_by(&self, waker: &Waker) {
-        let mut task = self.task.lock();
-        match &mut *task {
-            Some(task) => task.clone_from(waker),
-            None => *task = Some(waker.clone()),
-        }
+    /// The task that asks hyper, which asks the body.
+    pub(super) fn carried_by(&self, task: Waker) {
+        let _ = self.task.set(task);
     }
 
     /// These bytes were written to the socket.
     pub(super) fn note_written(&self, bytes: &[u8]) {
-        if let Some(wire) = self.state.lock().wire() {
+        if self.is_under_way()
+            && let Some(wire) = self.state.lock().wire()
+        {
             wire.flushed = false;
             // More than head and frame: it can't be what is hoped for, and need not be kept.
             let room = (HEAD_BYTES_MAX + wire.frame.len()).saturating_sub(wire.written.len());
@@ -126,13 +136,18 @@ impl Handover {
 
     /// Everything that hyper had was written.
     pub(super) fn note_flushed(&self) {
-        if let Some(wire) = self.state.lock().wire() {
+        if self.is_under_way()
+            && let Some(wire) = self.state.lock().wire()
+        {
             wire.flushed = true;
         }
     }
 
     /// The connection's task takes the stream, if it is offered, written, and unchanged.
     pub(super) fn accept(&self) -> Option<Live> {
+        if !self.is_under_way() {
+            return None;
+        }
         let mut state = self.state.lock();
         match std::mem::take(&mut *state) {
             State::Offered(offer) if offer.wire.flushed => {

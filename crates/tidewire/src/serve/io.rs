@@ -24,6 +24,10 @@ pub(super) type Encrypted = tokio::io::Empty;
 /// What a connection's bytes go through.
 pub(super) type Socket = Either<TcpStream, Encrypted>;
 
+/// What is copied to be written in one piece, in bytes: for an event of a few hundred, one `send` costs the kernel less
+/// than a `writev` of a chunk's three parts.
+const SMALL_BYTES: usize = 1_024;
+
 /// The socket of one connection.
 pub(super) struct Io {
     stream: Socket,
@@ -144,6 +148,17 @@ impl AsyncWrite for Io {
                 .find(|buf| !buf.is_empty())
                 .map_or(&[][..], |buf| buf);
             return self.poll_write(cx, first);
+        }
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if total <= SMALL_BYTES {
+            let mut together = [0; SMALL_BYTES];
+            let mut rest = &mut together[..];
+            for buf in bufs {
+                let (place, behind) = rest.split_at_mut(buf.len());
+                place.copy_from_slice(buf);
+                rest = behind;
+            }
+            return self.poll_write(cx, &together[..total]);
         }
         std::task::ready!(self.poll_instead(cx))?;
         let n = std::task::ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;

@@ -13,6 +13,7 @@ mod handover;
 mod http2;
 mod io;
 mod reactor;
+mod signals;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "tls")]
@@ -31,12 +32,12 @@ use http::Version;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::handover::Handover;
 pub(crate) use self::reactor::Inbox;
+pub(crate) use self::signals::Signals;
 #[cfg(feature = "tls")]
 pub use self::tls::{Tls, TlsError};
 use crate::hub::{Hub, Shared};
@@ -291,7 +292,7 @@ impl Drop for Server {
 pub struct Client {
     remote: SocketAddr,
     /// Set where the connection serves one request at a time and can be cut off without harm to others.
-    cut_off: Option<Arc<Notify>>,
+    signals: Option<Arc<Signals>>,
     /// Set where a stream may leave hyper.
     handover: Option<Arc<Handover>>,
     server: Arc<Server>,
@@ -309,8 +310,8 @@ impl Client {
         self.handover.clone().filter(|_| may_leave)
     }
 
-    pub(crate) fn cut_off(&self) -> Option<Arc<Notify>> {
-        self.cut_off.clone()
+    pub(crate) fn signals(&self) -> Option<Arc<Signals>> {
+        self.signals.clone()
     }
 
     /// Notes that the hub has streams here, which a shutdown has to close.
