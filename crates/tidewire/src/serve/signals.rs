@@ -10,14 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 
 /// The bell of one connection's task.
 #[derive(Default)]
 pub(crate) struct Signals {
     rings: AtomicU32,
     is_cut_off: AtomicBool,
-    task: AtomicWaker,
+    /// Kept over a ring: the task may have looked between the two steps of one, and not look again.
+    task: Mutex<Option<Waker>>,
 }
 
 impl Signals {
@@ -33,7 +34,18 @@ impl Signals {
 
     fn ring(&self) {
         self.rings.fetch_add(1, Ordering::AcqRel);
-        self.task.wake();
+        let task = self.task.lock().clone();
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    fn wakes(&self, by: &Waker) {
+        let mut task = self.task.lock();
+        match &mut *task {
+            Some(task) => task.clone_from(by),
+            None => *task = Some(by.clone()),
+        }
     }
 }
 
@@ -80,16 +92,19 @@ impl<F: Future> Future for Rarely<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.get_mut();
-        let rings = || Some(this.signals.rings.load(Ordering::Acquire));
-        let is_known = |task: &Waker| task.will_wake(cx.waker());
-        if this.heard == rings() && this.task.as_ref().is_some_and(is_known) {
+        if !this
+            .task
+            .as_ref()
+            .is_some_and(|task| task.will_wake(cx.waker()))
+        {
+            // Before the bell is asked how often it has rung, so that no ring is missed.
+            this.signals.wakes(cx.waker());
+            this.task = Some(cx.waker().clone());
+        }
+        let rings = Some(this.signals.rings.load(Ordering::Acquire));
+        if std::mem::replace(&mut this.heard, rings) == rings {
             return Poll::Pending;
         }
-        // The bell forgets the task with each ring. It knows it again before it is asked how often it has rung, so that no
-        // ring is missed.
-        this.signals.task.register(cx.waker());
-        this.task = Some(cx.waker().clone());
-        this.heard = rings();
         let waker = Waker::from(this.signals.clone());
         this.future.as_mut().poll(&mut Context::from_waker(&waker))
     }
@@ -126,6 +141,30 @@ mod tests {
         assert!(Pin::new(&mut rarely).poll(&mut cx).is_ready());
         drop(rarely);
         assert_eq!(polls, 2);
+    }
+
+    /// The task looks in the middle of a ring, and then not again before the next one.
+    #[test]
+    fn a_task_is_woken_by_each_ring() {
+        #[derive(Default)]
+        struct Count(AtomicU32);
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let (signals, count) = (Arc::new(Signals::default()), Arc::new(Count::default()));
+        let waker = Waker::from(count.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut rarely = Rarely::new(&signals, std::future::pending::<()>());
+        let mut look = || assert!(Pin::new(&mut rarely).poll(&mut cx).is_pending());
+        look();
+        signals.rings.fetch_add(1, Ordering::AcqRel);
+        look();
+        signals.ring();
+        look();
+        signals.ring();
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
