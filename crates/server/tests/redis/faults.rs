@@ -171,6 +171,16 @@ fn a_redis_that_permits_it_not_or_can_not_save_refuses_and_recovers() {
         permit(&format!("+{command}"));
         publish_in_time(&node, command);
     }
+    // What is stored by then is not said not to be.
+    permit("-set");
+    let keyed = [
+        ("Content-Type", "application/json"),
+        ("Idempotency-Key", "k"),
+    ];
+    let event = br#"{"topic":"t","data":"stored"}"#;
+    let answer = node.send("POST", "/events", &keyed, event);
+    assert_eq!(answer.json()["code"], "outcome_unknown", "{answer:?}");
+    permit("+set");
     // A file that can't be written, as where it is to be there is a folder.
     let file = redis.folder().join("dump.rdb");
     std::fs::create_dir_all(file.join("not empty")).unwrap();
@@ -184,7 +194,7 @@ fn a_redis_that_permits_it_not_or_can_not_save_refuses_and_recovers() {
     redis.command(&["BGSAVE"]);
     publish_in_time(&node, "saved");
     let mut stream = node.stream("/events?topic=t&since=earliest");
-    assert_eq!(stream.data(3), ["xadd", "evalsha", "saved"]);
+    assert_eq!(stream.data(4), ["xadd", "evalsha", "stored", "saved"]);
 }
 
 #[test]

@@ -63,9 +63,12 @@ end
 -- Numbers are exact up to 2^53. An id beyond that was somebody else's.
 local SEQ_MAX = 2 ^ 53
 
+local has_stored = false
+
 -- Redis gives the first event its place; the others follow it. False where that can't be.
 local function store(from, to, packs, count)
   local first = redis.call('XADD', stream, '*', unpack(ARGV, from, to))
+  has_stored = true
   if count > 0 then
     local ms, seq = string.match(first, '(%d+%-)(%d+)')
     seq = tonumber(seq)
@@ -82,52 +85,65 @@ local function store(from, to, packs, count)
 end
 
 local answers = {}
-for batch = 1, tonumber(ARGV[3]) do
-  if take() == 'c' then
-    local topic, ttl = take(), take()
-    local from, to = take_entry()
-    local key = prefix .. 'end:' .. topic
-    local before = redis.call('GET', key)
-    if before then
-      answers[batch] = {'r', before}
-    else
-      local id = store(from, to, 0, 0)
-      redis.call('SET', key, id, 'PX', ttl)
-      answers[batch] = {'s', id}
-    end
-  else
-    local key, fingerprint, window, ids_ttl = take(), take(), take(), take()
-    local topics, ids = take_list(), take_list()
-    local from, to = take_entry()
-    local count = tonumber(take())
-    local packs = at
-    at = at + 2 * count
-    local before = key ~= '' and redis.call('GET', prefix .. 'key:' .. key)
-    if before then
-      if string.sub(before, 1, #fingerprint) == fingerprint then
-        answers[batch] = {'r', string.sub(before, #fingerprint + 1)}
+
+local function store_all()
+  for batch = 1, tonumber(ARGV[3]) do
+    if take() == 'c' then
+      local topic, ttl = take(), take()
+      local from, to = take_entry()
+      local key = prefix .. 'end:' .. topic
+      local before = redis.call('GET', key)
+      if before then
+        answers[batch] = {'r', before}
       else
-        answers[batch] = {'k'}
+        local id = store(from, to, 0, 0)
+        redis.call('SET', key, id, 'PX', ttl)
+        answers[batch] = {'s', id}
       end
     else
-      local closed, taken = there('end:', topics), there('id:', ids)
-      if #closed > 0 or #taken > 0 then
-        answers[batch] = {'x', closed, taken}
-      else
-        local first = store(from, to, packs, count)
-        if first then
-          for _, id in ipairs(ids) do
-            redis.call('SET', prefix .. 'id:' .. id, first, 'PX', ids_ttl)
-          end
-          if key ~= '' then
-            redis.call('SET', prefix .. 'key:' .. key, fingerprint .. first, 'PX', window)
-          end
-          answers[batch] = {'s', first}
+      local key, fingerprint, window, ids_ttl = take(), take(), take(), take()
+      local topics, ids = take_list(), take_list()
+      local from, to = take_entry()
+      local count = tonumber(take())
+      local packs = at
+      at = at + 2 * count
+      local before = key ~= '' and redis.call('GET', prefix .. 'key:' .. key)
+      if before then
+        if string.sub(before, 1, #fingerprint) == fingerprint then
+          answers[batch] = {'r', string.sub(before, #fingerprint + 1)}
         else
-          answers[batch] = {'f'}
+          answers[batch] = {'k'}
+        end
+      else
+        local closed, taken = there('end:', topics), there('id:', ids)
+        if #closed > 0 or #taken > 0 then
+          answers[batch] = {'x', closed, taken}
+        else
+          local first = store(from, to, packs, count)
+          if first then
+            for _, id in ipairs(ids) do
+              redis.call('SET', prefix .. 'id:' .. id, first, 'PX', ids_ttl)
+            end
+            if key ~= '' then
+              redis.call('SET', prefix .. 'key:' .. key, fingerprint .. first, 'PX', window)
+            end
+            answers[batch] = {'s', first}
+          else
+            answers[batch] = {'f'}
+          end
         end
       end
     end
   end
 end
-return answers
+
+-- A script that fails takes nothing back: an error says that nothing is stored only where that is so.
+local ok, problem = pcall(store_all)
+if ok then
+  return answers
+elseif has_stored then
+  return redis.error_reply('PARTLY stored, then Redis refused to go on')
+elseif type(problem) == 'table' then
+  return problem
+end
+return redis.error_reply(problem)
