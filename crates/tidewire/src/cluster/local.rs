@@ -137,6 +137,13 @@ impl Local {
         tables.by_client.get(client).map(|held| held.connection)
     }
 
+    /// The client's connection, unless it is being registered.
+    pub(super) fn settled(&self, client: &str) -> Option<ConnectionId> {
+        let tables = self.tables.lock();
+        let held = tables.by_client.get(client)?;
+        (!held.is_registering).then_some(held.connection)
+    }
+
     /// Whether this connection is some client's.
     pub(super) fn owns(&self, connection: ConnectionId) -> bool {
         self.tables.lock().by_connection.contains_key(&connection)

@@ -66,6 +66,11 @@ impl Drop for Inner {
     }
 }
 
+/// Which of the locks is a client's.
+pub(super) fn lock_of(client: &str) -> usize {
+    tidewire_core::id::topic_hash(client) as usize % LOCKS
+}
+
 impl Inner {
     /// Has the next heartbeat come at once.
     pub(super) fn beat_soon(&self) {
@@ -74,8 +79,7 @@ impl Inner {
     }
 
     pub(super) fn lock_of(&self, client: &str) -> &Arc<tokio::sync::Mutex<()>> {
-        let hash = tidewire_core::id::topic_hash(client) as usize;
-        &self.locks[hash % LOCKS]
+        &self.locks[lock_of(client)]
     }
 
     /// Makes a connection a client's, here and in the registry.
@@ -103,9 +107,9 @@ impl Inner {
         }
         let registered = self.registry.register(client, &place).await;
         self.local.settle(client, connection);
-        // One that ended while it was being registered takes over from nobody: the attempt before this one may have been
-        // carried out, and it was taken over itself since.
-        let is_current = self.local.is_current(client, connection);
+        // One that ended, or is to end, takes over from nobody: an attempt before the last one may have been carried out, and
+        // it was taken over itself since.
+        let is_current = self.local.is_current(client, connection) && self.hub.goes_on(connection);
         match registered {
             // Not waited for: a node that is dead would hold up its clients where they come to next.
             Ok(Some(before)) if is_current && before.node != self.node => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::node::lock_of;
 use super::registry::{Entry, NodeInfo, Renewed, Unavailable};
 use super::{EVERY_CLIENT, Inner};
 use crate::connections::ConnectionId;
@@ -383,14 +384,16 @@ impl Inner {
     /// Removes entries of this node. A client that has come meanwhile keeps its own.
     async fn forget(&self, clients: &[String]) -> Result<(), Unavailable> {
         self.registry.forget(&self.node, clients).await?;
-        for client in clients {
-            if self.local.find(client).is_some() {
-                // It may be registered just now.
-                drop(self.lock_of(client).lock().await);
-            }
+        // What is being registered now may be so before or after that. Whoever begins later is registered afterwards.
+        let come = clients
+            .iter()
+            .filter(|client| self.local.find(client).is_some());
+        let locks: HashSet<usize> = come.map(|client| lock_of(client)).collect();
+        for lock in locks {
+            drop(self.locks[lock].lock().await);
         }
-        let held = |client: &String| Some((client.clone(), self.local.find(client)?));
-        let come: Vec<Entry> = clients.iter().filter_map(held).collect();
+        let settled = |client: &String| Some((client.clone(), self.local.settled(client)?));
+        let come: Vec<Entry> = clients.iter().filter_map(settled).collect();
         if !come.is_empty() {
             self.renew(&come).await?;
         }

@@ -122,6 +122,12 @@ impl Hub {
         self.shared.connections.find(connection).is_some()
     }
 
+    /// Whether there is such a connection, and nobody has asked it to close.
+    pub(crate) fn goes_on(&self, connection: ConnectionId) -> bool {
+        let connection = self.shared.connections.find(connection);
+        connection.is_some_and(|connection| connection.close_requested().is_none())
+    }
+
     /// How many connections name a topic, and up to so many of them: their ids, whose they are, and since when.
     pub(crate) fn readers_of(
         &self,
